@@ -1,0 +1,117 @@
+"""Named tensors in files, read one at a time.
+
+A file is opened for each tensor and closed after it: a mapping that stays open would count every page it has touched
+as a second copy of the weights. Measured: docs/quirks.md, "peak memory while loading".
+"""
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+
+class TensorFiles(Protocol):
+    """What both kinds of checkpoint files offer."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, in memory of its own."""
+        ...
+
+
+class SafetensorFiles:
+    """All safetensors of a folder: the files that the index names, or a single model.safetensors.
+
+    Raises:
+        FileNotFoundError: if there is neither an index nor a single file, or a file of the index is missing.
+        ValueError: if a file is damaged or does not hold what the index says.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        index = folder / "model.safetensors.index.json"
+        single = folder / "model.safetensors"
+        wanted: dict[str, str] | None = None
+        if index.is_file():
+            wanted = json.loads(index.read_text())["weight_map"]
+            paths = [folder / name for name in sorted(set(wanted.values()))]
+            if missing := [path.name for path in paths if not path.is_file()]:
+                raise FileNotFoundError(f"{index} names files that are not there: {', '.join(missing)}")
+        elif single.is_file():
+            paths = [single]
+        else:
+            raise FileNotFoundError(f"no model.safetensors and no model.safetensors.index.json in {folder}")
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._path: dict[str, Path] = {}
+        for path in paths:
+            for name, shape in self._scan(path).items():
+                if name in self.shapes:
+                    raise ValueError(f"tensor {name} stands in {self._path[name]} and in {path}")
+                self.shapes[name], self._path[name] = shape, path
+        if wanted is not None and wanted.keys() != self.shapes.keys():
+            astray = sorted(wanted.keys() ^ self.shapes.keys())[:10]
+            raise ValueError(f"{index} and its files do not agree about: {', '.join(astray)}")
+
+    @staticmethod
+    def _scan(path: Path) -> dict[str, tuple[int, ...]]:
+        try:
+            with safe_open(path, "pt") as file:
+                return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, in memory of its own."""
+        with safe_open(self._path[name], "pt") as file:
+            return file.get_tensor(name).clone()
+
+
+class PthFiles:
+    """Meta's consolidated.*.pth: every shard holds every name, cut along one dimension or repeated.
+
+    Raises:
+        FileNotFoundError: if the folder has no such file.
+        ValueError: if a file is damaged or holds something that is not a tensor, or shards hold different names.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = sorted(folder.glob("consolidated*.pth"))
+        if not self.paths:
+            raise FileNotFoundError(f"no consolidated*.pth in {folder}")
+        self.shard_shapes: list[dict[str, tuple[int, ...]]] = []
+        self._largest = 1
+        for path in self.paths:
+            shard = self._open(path)
+            self.shard_shapes.append({name: tuple(tensor.shape) for name, tensor in shard.items()})
+            self._largest = max([self._largest, *(t.nbytes for t in shard.values())])
+            if odd := sorted(self.shard_shapes[0].keys() ^ shard.keys()):
+                raise ValueError(f"{self.paths[0]} and {path} do not hold the same tensors: {', '.join(odd[:10])}")
+        self._mapped: dict[Path, dict[str, Tensor]] = {}
+        self._touched: dict[Path, int] = {}
+
+    @staticmethod
+    def _open(path: Path) -> dict[str, Tensor]:
+        try:
+            content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+            raise ValueError(f"{path} is not a complete file of tensors: {error}") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} holds a {type(content).__name__}, not named tensors")
+        if odd := [str(name) for name, value in content.items() if not isinstance(value, Tensor)]:
+            raise ValueError(f"{path} holds entries that are not tensors: {', '.join(odd[:10])}")
+        return content
+
+    def read(self, name: str, shard: int) -> Tensor:
+        """One shard of a tensor. The mapping is renewed when it has touched as much as the largest tensor."""
+        path = self.paths[shard]
+        if path not in self._mapped or self._touched[path] >= self._largest:
+            self._mapped[path] = self._open(path)
+            self._touched[path] = 0
+        tensor = self._mapped[path][name].clone()
+        self._touched[path] += tensor.nbytes
+        return tensor

@@ -1,0 +1,83 @@
+"""Building blocks that both towers use: RMSNorm, SwiGLU, GeluMLP and one attention call.
+
+Shapes: B rows, S tokens, Z keys, D width, M inner width, H query heads, G key/value heads, E features per head.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RMSNorm(nn.Module):
+    """w * x / rms(x), with the statistics in float32. Zhang & Sennrich 2019, Eq. 4 (arXiv:1910.07467).
+
+    The result is cast back to x's dtype before the weight multiplies it: llama-models, models/llama3/model.py, RMSNorm.
+    """
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [..., D] -> [..., D], same dtype."""
+        wide = x.float()
+        normed = wide * (wide.square().mean(-1, keepdim=True) + self.eps).rsqrt()
+        return self.weight.to(x.dtype) * normed.to(x.dtype)
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)). Shazeer 2020, Eq. 6 (arXiv:2002.05202)."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(width, inner, bias=False)
+        self.up_proj = nn.Linear(width, inner, bias=False)
+        self.down_proj = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, S, D] -> [B, S, D]."""
+        inner = F.silu(self.gate_proj(x)) * self.up_proj(x)  # [B, S, M]
+        return self.down_proj(inner)  # [B, S, D]
+
+
+class GeluMLP(nn.Module):
+    """fc2(gelu(fc1(x))) with the exact (erf) GELU. Dosovitskiy et al. 2021, sec. 3.1 (arXiv:2010.11929)."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, inner)
+        self.fc2 = nn.Linear(inner, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, S, D] -> [B, S, D]."""
+        inner = F.gelu(self.fc1(x))  # [B, S, M]
+        return self.fc2(inner)  # [B, S, D]
+
+
+def split_heads(x: Tensor, n_heads: int) -> Tensor:
+    """[B, S, H * E] -> [B, H, S, E]."""
+    return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)  # [B, H, S, E]
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """[B, H, S, E] -> [B, S, H * E]."""
+    return x.transpose(1, 2).flatten(2)  # [B, S, H*E]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    """softmax(q k^T / sqrt(E) + mask) v, where each key/value head serves H / G consecutive query heads.
+
+    Vaswani et al. 2017, Eq. 1 (arXiv:1706.03762); grouped heads: Ainslie et al. 2023 (arXiv:2305.13245).
+
+    Args:
+        q: [B, H, S, E].
+        k, v: [B, G, Z, E].
+        mask: bool, broadcastable to [B, H, S, Z]; True where a query may see a key. A query that sees no key gets NaN.
+        causal: query i sees keys 0..i; needs S == Z.
+
+    Returns:
+        [B, H, S, E].
+    """
+    grouped = q.shape[1] != k.shape[1]
+    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, enable_gqa=grouped)  # [B, H, S, E]

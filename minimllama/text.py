@@ -1,0 +1,207 @@
+"""The text model: Llama 3.1 layers, with gated cross-attention layers at 3, 8, ..., 38 that look at the image.
+
+Source: llama-models, models/llama3/multimodal/model.py (CrossAttentionTextModel) and models/llama3/model.py.
+
+Shapes: R rows of text, T positions, D width, H query heads, G key/value heads, E features per head, Z keys,
+B samples with images, N rows per sample, V vision tokens per sample, C cache slots.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from minimllama.config import TextConfig
+from minimllama.kv_cache import ImageCache, KvCache, TextCache
+from minimllama.layers import RMSNorm, SwiGLU, attend, join_heads, split_heads
+from minimllama.rope import apply_rope, rope_cos_sin
+from minimllama.visibility import Sight
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """Where the tokens of a call stand in their rows.
+
+    Attributes:
+        cos, sin: rotary angles, float32 [R, 1, T, E / 2].
+        positions: int [R, T]; None without a cache.
+        mask: bool [R, 1, T, Z], cached positions that each token sees; None: causal among the tokens of this call.
+        n_cached: Z, how many leading cache slots are in use after this call.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    positions: Tensor | None = None
+    mask: Tensor | None = None
+    n_cached: int = 0
+
+
+class SelfAttention(nn.Module):
+    """Causal attention with rotary positions. arXiv:2407.21783, sec. 3.2."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.n_heads, self.n_kv_heads = config.n_heads, config.n_kv_heads
+        kv_width = config.n_kv_heads * config.head_width
+        self.q_proj = nn.Linear(config.width, config.width, bias=False)
+        self.k_proj = nn.Linear(config.width, kv_width, bias=False)
+        self.v_proj = nn.Linear(config.width, kv_width, bias=False)
+        self.o_proj = nn.Linear(config.width, config.width, bias=False)
+
+    def forward(self, x: Tensor, span: Span, cache: TextCache | None = None) -> Tensor:
+        """x: [R, T, D] -> [R, T, D]; writes the new keys and values into the cache if there is one."""
+        q = apply_rope(split_heads(self.q_proj(x), self.n_heads), span.cos, span.sin)  # [R, H, T, E]
+        k = apply_rope(split_heads(self.k_proj(x), self.n_kv_heads), span.cos, span.sin)  # [R, G, T, E]
+        v = split_heads(self.v_proj(x), self.n_kv_heads)  # [R, G, T, E]
+        if cache is not None and span.positions is not None:
+            cache.write(span.positions, k, v)
+        if cache is None or span.mask is None:
+            mixed = attend(q, k, v, causal=True)  # [R, H, T, E]
+        else:
+            k, v = cache.k[:, :, : span.n_cached], cache.v[:, :, : span.n_cached]
+            mixed = attend(q, k, v, mask=span.mask)  # [R, H, T, E]
+        return self.o_proj(join_heads(mixed))  # [R, T, D]
+
+
+class CrossAttention(nn.Module):
+    """Text queries over vision keys: normalised per head, no positions, not causal. arXiv:2407.21783, sec. 7.
+
+    Because nothing here depends on order, the queries of all rows about one sample form one call over its keys.
+    """
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.n_heads, self.n_kv_heads = config.n_heads, config.n_kv_heads
+        kv_width = config.n_kv_heads * config.head_width
+        self.q_proj = nn.Linear(config.width, config.width, bias=False)
+        self.k_proj = nn.Linear(config.width, kv_width, bias=False)
+        self.v_proj = nn.Linear(config.width, kv_width, bias=False)
+        self.o_proj = nn.Linear(config.width, config.width, bias=False)
+        self.q_norm = RMSNorm(config.head_width, config.norm_eps)
+        self.k_norm = RMSNorm(config.head_width, config.norm_eps)
+
+    def keys_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """states: [B, V, D] -> keys and values [B, G, V, E]."""
+        k = self.k_norm(split_heads(self.k_proj(states), self.n_kv_heads))  # [B, G, V, E]
+        v = split_heads(self.v_proj(states), self.n_kv_heads)  # [B, G, V, E]
+        return k, v
+
+    def forward(self, x: Tensor, sight: Sight, states: Tensor | None, cache: ImageCache | None = None) -> Tensor:
+        """x: [R, T, D], states: [B, V, D] or None when the cache has their keys and values -> [R, T, D].
+
+        Positions that see nothing get numbers without meaning; the caller drops them.
+        """
+        if cache is not None and cache.pair is not None:
+            k, v = cache.pair
+        else:
+            assert states is not None, "no vision states and none in the cache"
+            k, v = self.keys_values(states[:, : sight.n_keys])
+            if cache is not None:
+                cache.pair = (k, v)
+        q = self.q_norm(split_heads(sight.groups.gather(self.q_proj(x)), self.n_heads))  # [B, H, N*T, E]
+        mixed = join_heads(attend(q, k, v, mask=sight.mask))  # [B, N*T, D]
+        return self.o_proj(sight.groups.place(mixed, x.shape[1]))  # [R, T, D]
+
+
+class SelfLayer(nn.Module):
+    """x + Attention(norm(x)), then x + MLP(norm(x))."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.width, config.norm_eps)
+        self.attention = SelfAttention(config)
+        self.mlp_norm = RMSNorm(config.width, config.norm_eps)
+        self.mlp = SwiGLU(config.width, config.mlp_width)
+
+    def forward(self, x: Tensor, span: Span, cache: TextCache | None = None) -> Tensor:
+        """x: [R, T, D] -> [R, T, D]."""
+        x = x + self.attention(self.attention_norm(x), span, cache)  # [R, T, D]
+        return x + self.mlp(self.mlp_norm(x))  # [R, T, D]
+
+
+class CrossLayer(nn.Module):
+    """x + tanh(a) r Attention(norm(x), image), then x + tanh(m) r MLP(norm(x)). Flamingo, sec. 2.2 (arXiv:2204.14198).
+
+    r is 0 for positions that see no image: the layer is the identity for them (Meta). With `leak` the attention's
+    r is 1, as in transformers; docs/quirks.md, "rows that see nothing".
+    """
+
+    def __init__(self, config: TextConfig, *, leak: bool) -> None:
+        super().__init__()
+        self.leak = leak
+        self.attention_norm = RMSNorm(config.width, config.norm_eps)
+        self.attention = CrossAttention(config)
+        self.attention_gate = nn.Parameter(torch.zeros(1))
+        self.mlp_norm = RMSNorm(config.width, config.norm_eps)
+        self.mlp = SwiGLU(config.width, config.mlp_width)
+        self.mlp_gate = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor, sight: Sight, states: Tensor | None, cache: ImageCache | None = None) -> Tensor:
+        """x: [R, T, D] -> [R, T, D]."""
+        sees = sight.sees.to(x.dtype)  # [R, T, 1]
+        update = self.attention_gate.tanh() * self.attention(self.attention_norm(x), sight, states, cache)  # [R, T, D]
+        x = x + (update if self.leak else sees * update)  # [R, T, D]
+        update = self.mlp_gate.tanh() * self.mlp(self.mlp_norm(x))  # [R, T, D]
+        return x + sees * update  # [R, T, D]
+
+
+class TextDecoder(nn.Module):
+    """Token ids and projected vision tokens -> normalised hidden states; `lm_head` turns those into logits."""
+
+    def __init__(self, config: TextConfig, *, leak: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size + config.n_extra_embeddings, config.width)
+        self.layers = nn.ModuleList(
+            CrossLayer(config, leak=leak) if i in config.cross_layers else SelfLayer(config)
+            for i in range(config.n_layers)
+        )
+        self.norm = RMSNorm(config.width, config.norm_eps)
+        self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
+
+    def span(self, positions: Tensor, cache: KvCache | None, n_cached: int | None) -> Span:
+        """Angles and self-attention mask of tokens at `positions` [R, T].
+
+        n_cached None: the tokens start their rows. Otherwise they continue rows that fill the cache's first slots.
+        """
+        cos, sin = rope_cos_sin(positions, self.config.rope, self.config.head_width)
+        if cache is None:
+            return Span(cos=cos, sin=sin)
+        if n_cached is None:
+            return Span(cos=cos, sin=sin, positions=positions)
+        slots = torch.arange(n_cached, device=positions.device)
+        mask = (slots <= positions[..., None]).unsqueeze(1)  # [R, 1, T, Z]
+        return Span(cos=cos, sin=sin, positions=positions, mask=mask, n_cached=n_cached)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        states: Tensor | None = None,
+        sight: Sight | None = None,
+        cache: KvCache | None = None,
+        positions: Tensor | None = None,
+        n_cached: int | None = None,
+    ) -> Tensor:
+        """Run all layers.
+
+        Args:
+            tokens: int [R, T], padded on the right.
+            states: projected vision tokens [B, V, D]; None without images or when the cache holds their keys.
+            sight: who sees what; None skips the cross-attention layers (text only).
+            cache: written to, and read from if n_cached is given.
+            positions: int [R, T], where the tokens stand in their rows; 0..T-1 if None.
+            n_cached: number of leading cache slots that these tokens may see, their own included.
+
+        Returns:
+            [R, T, D], after the final norm.
+        """
+        x = self.embed_tokens(tokens)  # [R, T, D]
+        if positions is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+        span = self.span(positions, cache, n_cached)
+        for i, layer in enumerate(self.layers):
+            if isinstance(layer, SelfLayer):
+                x = layer(x, span, None if cache is None else cache.text[i])  # [R, T, D]
+            elif sight is not None:
+                x = layer(x, sight, states, None if cache is None else cache.image[i])  # [R, T, D]
+        return self.norm(x)

@@ -1,0 +1,190 @@
+"""The vision tower: pixels of up to K tiles per image -> 7680 features per vision token.
+
+Source: llama-models, models/llama3/multimodal/model.py (VisionEncoder, ImageTransformer) and encoder_utils.py.
+
+All tiles of an image form ONE sequence. It is laid out here as [tokens of tile 0, ..., tokens of tile K-1, padding
+tokens of tile 0, ..., of tile K-1] instead of Meta's tile-by-tile padding: attention has no order, and so the real
+tokens of an image with n tiles are simply the first n * P ones.
+
+Shapes: N images, K tile slots, P tokens per tile, Q padding tokens per tile, S = K * (P + Q) sequence, D width,
+H heads, E features per head, R grids (aspect ratio ids), C channels, U patches per tile, A pixel values per patch,
+L real tokens, J taps.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minimllama.config import VisionConfig, aspect_ratios
+from minimllama.layers import GeluMLP, attend, join_heads, split_heads
+
+
+class PatchEmbedding(nn.Module):
+    """A convolution whose stride is its size, written as one matrix product. arXiv:2010.11929, sec. 3.1."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.patch = config.patch_size
+        self.weight = nn.Parameter(torch.empty(config.width, 3, self.patch, self.patch))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """pixels: [N, K, 3, side, side] -> [N, K, U, D], patches row by row."""
+        n, k, channels, side, _ = pixels.shape
+        grid, patch = side // self.patch, self.patch
+        cut = pixels.view(n, k, channels, grid, patch, grid, patch).permute(0, 1, 3, 5, 2, 4, 6)
+        patches = cut.reshape(n, k, grid * grid, -1)  # [N, K, U, A]
+        return F.linear(patches, self.weight.flatten(1))  # [N, K, U, D]
+
+
+class TilePosition(nn.Module):
+    """tanh(gate) * table[aspect ratio]: one vector per tile slot, the same for all its tokens."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        n_ids = len(aspect_ratios(config.max_tiles)) + 1
+        self.n_slots = config.max_tiles
+        self.table = nn.Parameter(torch.empty(n_ids, config.max_tiles * config.width))
+        self.gate = nn.Parameter(torch.zeros(1))
+
+    def forward(self, aspect_ratio_ids: Tensor) -> Tensor:
+        """aspect_ratio_ids: int [N] -> [N, K, 1, D]."""
+        rows = self.table[aspect_ratio_ids].unflatten(-1, (self.n_slots, 1, -1))  # [N, K, 1, D]
+        return self.gate.tanh() * rows
+
+
+class TokenPosition(nn.Module):
+    """(1 - tanh(gate)) * position + tanh(gate) * table[aspect ratio]: one vector per token of every tile slot."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        n_ids, n_tokens = len(aspect_ratios(config.max_tiles)) + 1, config.tokens_per_tile
+        self.shape = (config.max_tiles, n_tokens, config.width)
+        self.embedding = nn.Parameter(torch.empty(n_tokens, config.width))
+        self.table = nn.Parameter(torch.empty(n_ids, config.max_tiles * n_tokens * config.width))
+        self.gate = nn.Parameter(torch.zeros(1))
+
+    def forward(self, aspect_ratio_ids: Tensor) -> Tensor:
+        """aspect_ratio_ids: int [N] -> [N, K, P, D]."""
+        gate = self.gate.tanh()
+        rows = self.table[aspect_ratio_ids].unflatten(-1, self.shape)  # [N, K, P, D]
+        return (1 - gate) * self.embedding + gate * rows
+
+
+class VisionAttention(nn.Module):
+    """Attention in which padding queries do not see padding keys, and everything else is visible.
+
+    Real queries see all keys, padding queries see the real keys: two calls without a mask give the same numbers as
+    Meta's [S, S] mask (encoder_utils.py, build_encoder_attention_mask) and let fast kernels run.
+    """
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.n_heads = config.n_heads
+        self.q_proj = nn.Linear(config.width, config.width, bias=False)
+        self.k_proj = nn.Linear(config.width, config.width, bias=False)
+        self.v_proj = nn.Linear(config.width, config.width, bias=False)
+        self.o_proj = nn.Linear(config.width, config.width, bias=False)
+
+    def forward(self, x: Tensor, n_real: Sequence[int]) -> Tensor:
+        """x: [N, S, D], n_real: how many leading tokens of each image are real -> [N, S, D]."""
+        q, k, v = (split_heads(proj(x), self.n_heads) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        if len(set(n_real)) == 1:
+            mixed = attend_around_padding(q, k, v, n_real[0])  # [N, H, S, E]
+        else:
+            mixed = torch.empty_like(q)  # [N, H, S, E]
+            for count in sorted(set(n_real)):
+                rows = [i for i, n in enumerate(n_real) if n == count]
+                mixed[rows] = attend_around_padding(q[rows], k[rows], v[rows], count)
+        return self.o_proj(join_heads(mixed))  # [N, S, D]
+
+
+def attend_around_padding(q: Tensor, k: Tensor, v: Tensor, n_real: int) -> Tensor:
+    """Real queries over all keys, padding queries over the real keys. q, k, v: [N, H, S, E] -> [N, H, S, E]."""
+    real = attend(q[:, :, :n_real], k, v)  # [N, H, L, E]
+    padding = attend(q[:, :, n_real:], k[:, :, :n_real], v[:, :, :n_real])  # [N, H, S-L, E]
+    return torch.cat([real, padding], dim=2)  # [N, H, S, E]
+
+
+class VisionLayer(nn.Module):
+    """x + a Attention(LN(x)), then x + f MLP(LN(x)); a = f = 1 in the local encoder, tanh of gates in the global one."""
+
+    def __init__(self, config: VisionConfig, *, gated: bool) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.attention = VisionAttention(config)
+        self.mlp_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.mlp = GeluMLP(config.width, config.mlp_width)
+        self.attention_gate = nn.Parameter(torch.zeros(1)) if gated else None
+        self.mlp_gate = nn.Parameter(torch.zeros(1)) if gated else None
+
+    def forward(self, x: Tensor, n_real: Sequence[int]) -> Tensor:
+        """x: [N, S, D] -> [N, S, D]."""
+        update = self.attention(self.attention_norm(x), n_real)  # [N, S, D]
+        x = x + (update if self.attention_gate is None else self.attention_gate.tanh() * update)  # [N, S, D]
+        update = self.mlp(self.mlp_norm(x))  # [N, S, D]
+        return x + (update if self.mlp_gate is None else self.mlp_gate.tanh() * update)  # [N, S, D]
+
+
+class VisionEncoder(nn.Module):
+    """Patches, positions, local layers with taps, global layers, all features side by side.
+
+    `tap` says which state a tap index means: "input" is the state that enters local layer i (Meta, torchtune,
+    transformers up to 4.54), "output" the one that leaves it (transformers from 4.56 on). docs/quirks.md, "taps".
+    """
+
+    def __init__(self, config: VisionConfig, tap: str = "input") -> None:
+        super().__init__()
+        self.config, self.tap = config, tap
+        self.patches = PatchEmbedding(config)
+        self.class_embedding = nn.Parameter(torch.empty(config.width))
+        self.pre_tile = TilePosition(config)
+        self.positions = TokenPosition(config)
+        self.post_tile = TilePosition(config)
+        self.norm_pre = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.norm_post = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.local_layers = nn.ModuleList(VisionLayer(config, gated=False) for _ in range(config.n_local_layers))
+        self.global_layers = nn.ModuleList(VisionLayer(config, gated=True) for _ in range(config.n_global_layers))
+
+    def embed(self, pixels: Tensor, aspect_ratio_ids: Tensor) -> Tensor:
+        """Pixels [N, K, 3, side, side] and grids [N] -> the sequence [N, S, D] that enters the first layer."""
+        n, k = pixels.shape[:2]
+        patches = self.patches(pixels) + self.pre_tile(aspect_ratio_ids)  # [N, K, U, D]
+        class_token = self.class_embedding.to(patches.dtype).expand(n, k, 1, -1)  # [N, K, 1, D]
+        tokens = torch.cat([class_token, patches], dim=2)  # [N, K, P, D]
+        tokens = self.norm_pre(tokens + self.positions(aspect_ratio_ids))  # [N, K, P, D]
+        padding = tokens.new_zeros(n, k * self.config.padding_per_tile, self.config.width)  # [N, K*Q, D]
+        return torch.cat([tokens.flatten(1, 2), padding], dim=1)  # [N, S, D]
+
+    def post_tile_positions(self, aspect_ratio_ids: Tensor) -> Tensor:
+        """The tile's vector for every token of the sequence, padding tokens too: [N] -> [N, S, D]."""
+        per_tile = self.post_tile(aspect_ratio_ids)  # [N, K, 1, D]
+        counts = (self.config.tokens_per_tile, self.config.padding_per_tile)
+        return torch.cat([per_tile.expand(-1, -1, count, -1).flatten(1, 2) for count in counts], dim=1)  # [N, S, D]
+
+    def forward(self, pixels: Tensor, aspect_ratio_ids: Tensor, n_tiles: Sequence[int]) -> Tensor:
+        """Encode N images.
+
+        Args:
+            pixels: normalised [N, K, 3, side, side], zeros in unused tile slots.
+            aspect_ratio_ids: int [N], 0 for an empty image slot.
+            n_tiles: tiles in use per image, 1..K each (1 for an empty slot).
+
+        Returns:
+            [N, K, P, D * (1 + J)]; the last state first, then the taps, interleaved feature by feature.
+        """
+        slots, tokens = self.config.max_tiles, self.config.tokens_per_tile
+        n_real = [n * tokens for n in n_tiles]
+        x = self.embed(pixels, aspect_ratio_ids)  # [N, S, D]
+        taps = []
+        for i, layer in enumerate(self.local_layers):
+            entering, x = x, layer(x, n_real)
+            if i in self.config.taps:
+                taps.append((entering if self.tap == "input" else x)[:, : slots * tokens])
+        x = self.norm_post(x) + self.post_tile_positions(aspect_ratio_ids)  # [N, S, D]
+        for layer in self.global_layers:
+            x = layer(x, n_real)  # [N, S, D]
+        tapped = torch.stack(taps, dim=-1).flatten(-2)  # [N, K*P, D*J]
+        features = torch.cat([x[:, : slots * tokens], tapped], dim=-1)  # [N, K*P, D*(1+J)]
+        return features.unflatten(1, (slots, tokens))  # [N, K, P, D*(1+J)]
