@@ -3,6 +3,8 @@
 Shapes: B rows, S tokens, Z keys, D width, M inner width, H query heads, G key/value heads, E features per head.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -65,6 +67,20 @@ def join_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)  # [B, S, H*E]
 
 
+SHORT = 512  # keys up to which the plain form beats torch's fused kernel on CPUs in bfloat16 (docs/performance.md)
+
+
+def attend_plainly(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
+    """`attend`, written out; the scores [B, H, S, Z] are held in q's dtype."""
+    k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))  # [B, H, Z, E]
+    scores = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)  # [B, H, S, Z]
+    if causal:
+        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)  # [B, H, S, Z]
+    return scores.softmax(-1) @ v  # [B, H, S, E]
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
     """softmax(q k^T / sqrt(E) + mask) v, where each key/value head serves H / G consecutive query heads.
 
@@ -79,5 +95,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causa
     Returns:
         [B, H, S, E].
     """
+    if q.dtype == torch.bfloat16 and q.device.type == "cpu" and k.shape[2] <= SHORT:
+        return attend_plainly(q, k, v, mask, causal=causal)
     grouped = q.shape[1] != k.shape[1]
     return F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, enable_gqa=grouped)  # [B, H, S, E]
