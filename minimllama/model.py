@@ -17,7 +17,7 @@ from minimllama.image import ImageBatch
 from minimllama.kv_cache import KvCache
 from minimllama.text import TextDecoder
 from minimllama.vision import VisionEncoder
-from minimllama.visibility import RowGroups, Sight, image_visibility, look
+from minimllama.visibility import Sight, see
 
 
 @dataclass(frozen=True)
@@ -62,36 +62,6 @@ class MiniMllama(nn.Module):
     def leak(self) -> bool:
         """Whether positions that see no image attend to everything (transformers)."""
         return SEMANTICS[self.semantics].leak
-
-    def see(
-        self,
-        tokens: Tensor,
-        images: ImageBatch,
-        visible: Tensor | None = None,
-        sample_of_row: Sequence[int] | None = None,
-    ) -> Sight:
-        """Prepare what the cross-attention needs; cheapest before the batch moves to an accelerator.
-
-        Args:
-            tokens: int [R, T].
-            images: of B samples.
-            visible: bool [R, T, I, K]; derived from the image tokens if None.
-            sample_of_row: which sample's images each row sees; row r sees sample r's if None.
-
-        Raises:
-            ValueError: if rows, samples and image tokens do not fit together.
-        """
-        slots, tiles = images.pixels.shape[1:3]
-        rows = range(len(images)) if sample_of_row is None else sample_of_row
-        if len(rows) != len(tokens):
-            raise ValueError(f"{len(tokens)} rows of tokens but {len(rows)} of them have a sample")
-        groups = RowGroups.of(rows, len(images))
-        if visible is None:
-            n_tiles = [images.n_tiles[sample] for sample in rows]
-            visible = image_visibility(tokens, n_tiles, self.config.image_token_id, tiles, slots)
-        if visible.shape != (*tokens.shape, slots, tiles):
-            raise ValueError(f"visible is {list(visible.shape)}, not [R, T, I, K] = {[*tokens.shape, slots, tiles]}")
-        return look(visible, groups, self.config.vision.tokens_per_tile, leak=self.leak)
 
     def encode(self, images: ImageBatch) -> Tensor | None:
         """Vision tower and projector.
@@ -151,6 +121,24 @@ class MiniMllama(nn.Module):
         if hidden:
             return x
         return self.text.lm_head(x if logits_at is None else x[logits_at])
+
+    def see(
+        self,
+        tokens: Tensor,
+        images: ImageBatch,
+        visible: Tensor | None = None,
+        sample_of_row: Sequence[int] | None = None,
+    ) -> Sight:
+        """`visibility.see` for this model: what each position of `tokens` sees of `images`."""
+        return see(
+            tokens,
+            images.n_tiles,
+            self.config,
+            n_slots=images.pixels.shape[1],
+            visible=visible,
+            sample_of_row=sample_of_row,
+            leak=self.leak,
+        )
 
     def check_tokens(self, tokens: Tensor) -> None:
         """Refuse ids that the embedding table does not hold; skipped on accelerators, where looking would wait."""

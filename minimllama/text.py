@@ -24,16 +24,16 @@ class Span:
 
     Attributes:
         cos, sin: rotary angles, float32 [R, 1, T, E / 2].
-        positions: int [R, T]; None without a cache.
-        mask: bool [R, 1, T, Z], cached positions that each token sees; None: causal among the tokens of this call.
-        n_cached: Z, how many leading cache slots are in use after this call.
+        positions: int [R, T].
+        n_cached: Z, how many leading cache slots the tokens look at; 0: they start their rows and see each other only.
+        mask: bool [R, 1, T, Z], which of the Z slots each token sees; None: all of them.
     """
 
     cos: Tensor
     sin: Tensor
-    positions: Tensor | None = None
-    mask: Tensor | None = None
+    positions: Tensor
     n_cached: int = 0
+    mask: Tensor | None = None
 
 
 class SelfAttention(nn.Module):
@@ -53,9 +53,9 @@ class SelfAttention(nn.Module):
         q = apply_rope(split_heads(self.q_proj(x), self.n_heads), span.cos, span.sin)  # [R, H, T, E]
         k = apply_rope(split_heads(self.k_proj(x), self.n_kv_heads), span.cos, span.sin)  # [R, G, T, E]
         v = split_heads(self.v_proj(x), self.n_kv_heads)  # [R, G, T, E]
-        if cache is not None and span.positions is not None:
+        if cache is not None:
             cache.write(span.positions, k, v)
-        if cache is None or span.mask is None:
+        if cache is None or not span.n_cached:
             mixed = attend(q, k, v, causal=True)  # [R, H, T, E]
         else:
             k, v = cache.k[:, :, : span.n_cached], cache.v[:, :, : span.n_cached]
@@ -159,19 +159,17 @@ class TextDecoder(nn.Module):
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
 
-    def span(self, positions: Tensor, cache: KvCache | None, n_cached: int | None) -> Span:
-        """Angles and self-attention mask of tokens at `positions` [R, T].
+    def span(self, positions: Tensor, n_cached: int, *, ragged: bool) -> Span:
+        """Angles of tokens at `positions` [R, T], and which of the first n_cached slots they see.
 
-        n_cached None: the tokens start their rows. Otherwise they continue rows that fill the cache's first slots.
+        Not ragged: there is one token per row, and it stands in slot n_cached - 1 of every row.
         """
         cos, sin = rope_cos_sin(positions, self.config.rope, self.config.head_width)
-        if cache is None:
-            return Span(cos=cos, sin=sin)
-        if n_cached is None:
-            return Span(cos=cos, sin=sin, positions=positions)
-        slots = torch.arange(n_cached, device=positions.device)
-        mask = (slots <= positions[..., None]).unsqueeze(1)  # [R, 1, T, Z]
-        return Span(cos=cos, sin=sin, positions=positions, mask=mask, n_cached=n_cached)
+        mask = None
+        if n_cached and ragged:
+            slots = torch.arange(n_cached, device=positions.device)
+            mask = (slots <= positions[..., None]).unsqueeze(1)  # [R, 1, T, Z]
+        return Span(cos=cos, sin=sin, positions=positions, n_cached=n_cached, mask=mask)
 
     def forward(
         self,
@@ -180,7 +178,9 @@ class TextDecoder(nn.Module):
         sight: Sight | None = None,
         cache: KvCache | None = None,
         positions: Tensor | None = None,
-        n_cached: int | None = None,
+        n_cached: int = 0,
+        *,
+        ragged: bool = True,
     ) -> Tensor:
         """Run all layers.
 
@@ -190,7 +190,9 @@ class TextDecoder(nn.Module):
             sight: who sees what; None skips the cross-attention layers (text only).
             cache: written to, and read from if n_cached is given.
             positions: int [R, T], where the tokens stand in their rows; 0..T-1 if None.
-            n_cached: number of leading cache slots that these tokens may see, their own included.
+            n_cached: number of leading cache slots that these tokens may look at, their own included; 0 when they
+                start their rows.
+            ragged: False promises one token per row, all in slot n_cached - 1.
 
         Returns:
             [R, T, D], after the final norm.
@@ -198,7 +200,7 @@ class TextDecoder(nn.Module):
         x = self.embed_tokens(tokens)  # [R, T, D]
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-        span = self.span(positions, cache, n_cached)
+        span = self.span(positions, n_cached, ragged=ragged)
         for i, layer in enumerate(self.layers):
             if isinstance(layer, SelfLayer):
                 x = layer(x, span, None if cache is None else cache.text[i])  # [R, T, D]

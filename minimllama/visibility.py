@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from minimllama.config import ModelConfig
+
 
 def image_intervals(tokens: Sequence[int], image_token_id: int) -> list[tuple[int, int]]:
     """For each image token the positions [start, end) that see its image.
@@ -163,3 +165,41 @@ def look(visible: Tensor, groups: RowGroups, tokens_per_tile: int, *, leak: bool
             full = full | ~full.any(-1, keepdim=True)  # [B, N*T, I*K]
     mask = full.repeat_interleave(tokens_per_tile, dim=-1).unsqueeze(1)
     return Sight(sees=sees, n_keys=n_vision, mask=mask, groups=groups)
+
+
+def see(
+    tokens: Tensor,
+    n_tiles: Sequence[Sequence[int]],
+    config: ModelConfig,
+    *,
+    n_slots: int | None = None,
+    visible: Tensor | None = None,
+    sample_of_row: Sequence[int] | None = None,
+    leak: bool = False,
+) -> Sight:
+    """Prepare what the cross-attention needs; on the CPU, before a batch moves to an accelerator.
+
+    Args:
+        tokens: int [R, T].
+        n_tiles: tiles of each image, one list for each of B samples.
+        config: of the model.
+        n_slots: I; the largest number of images of a sample by default.
+        visible: bool [R, T, I, K]; derived from the image tokens if None.
+        sample_of_row: which sample's images each row sees; row r sees sample r's if None.
+        leak: see `look`.
+
+    Raises:
+        ValueError: if rows, samples and image tokens do not fit together.
+    """
+    slots = max(map(len, n_tiles)) if n_slots is None else n_slots
+    rows = range(len(n_tiles)) if sample_of_row is None else sample_of_row
+    if len(rows) != len(tokens):
+        raise ValueError(f"{len(tokens)} rows of tokens but {len(rows)} of them have a sample")
+    groups = RowGroups.of(rows, len(n_tiles))
+    tiles = config.vision.max_tiles
+    if visible is None:
+        per_row = [n_tiles[sample] for sample in rows]
+        visible = image_visibility(tokens, per_row, config.image_token_id, tiles, slots)
+    if visible.shape != (*tokens.shape, slots, tiles):
+        raise ValueError(f"visible is {list(visible.shape)}, not [R, T, I, K] = {[*tokens.shape, slots, tiles]}")
+    return look(visible, groups, config.vision.tokens_per_tile, leak=leak)

@@ -125,7 +125,7 @@ def read_record(path: str | Path, *, check: bool = True) -> EcgRecord:
     signal = np.stack([leads[lead] for lead in LEADS]).astype(np.float32)
     if check:
         check_lead_equations(signal, str(base))
-    note = _read_note(file.comments)
+    note = read_note(header)
     return EcgRecord(
         signal=signal,
         hz=float(file.fs),
@@ -139,8 +139,10 @@ def read_record(path: str | Path, *, check: bool = True) -> EcgRecord:
     )
 
 
-def _read_note(comments: list[str]) -> dict[str, Any]:
-    parts = [comment.strip()[len(NOTE) :] for comment in comments if comment.strip().startswith(NOTE)]
+def read_note(header: Path) -> dict[str, Any]:
+    """What `write_record` stored in a header's comments: labels, measurements, split and so on; {} in other files."""
+    lines = [line.lstrip("# ") for line in header.read_text(errors="replace").splitlines() if line.startswith("#")]
+    parts = [line[len(NOTE) :] for line in lines if line.startswith(NOTE)]
     return {key: value for part in parts for key, value in json.loads(part).items()}
 
 

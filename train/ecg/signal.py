@@ -19,7 +19,7 @@ def derive_limb_leads(leads: dict[str, np.ndarray]) -> None:
 
 
 def lead_errors(signal: np.ndarray) -> dict[str, float]:
-    """How far III, aVR, aVL and aVF are from what I and II say: 95 % quantile of the absolute difference, mV.
+    """How far III, aVR, aVL and aVF are from what I and II say: 95 % quantile of the difference, in mV.
 
     Samples where a lead is missing (NaN) do not count; a lead without any sample has error 0.
     """

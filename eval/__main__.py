@@ -1,0 +1,108 @@
+"""python -m eval predict | score | judge | table | report: from a checkpoint to Table I."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from minimllama.console import say
+
+
+def _predict(arguments: Sequence[str]) -> None:
+    from eval.predict import PredictConfig, run_predict
+
+    path = run_predict(tyro.cli(PredictConfig, args=arguments, prog="python -m eval predict"))
+    say(f"wrote {path}")
+
+
+def _score(arguments: Sequence[str]) -> None:
+    from eval.score import ScoreConfig, score
+    from eval.tables import table_text
+
+    config = tyro.cli(ScoreConfig, args=arguments, prog="python -m eval score")
+    say(table_text({config.predictions.stem: score(config)}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeConfig:
+    """Two reports to compare.
+
+    Attributes:
+        reference, candidate: texts.
+        judge: of JUDGES.
+    """
+
+    reference: str
+    candidate: str
+    judge: str = "rules"
+
+
+def _judge(arguments: Sequence[str]) -> None:
+    from eval.judge import JUDGES
+
+    config = tyro.cli(JudgeConfig, args=arguments, prog="python -m eval judge")
+    if config.judge not in JUDGES:
+        raise ValueError(f"judge={config.judge!r} is not one of {', '.join(JUDGES)}")
+    verdict = JUDGES[config.judge](config.reference, config.candidate)
+    say(json.dumps({"score": round(verdict.score, 2), "criteria": verdict.criteria}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableConfig:
+    """Which models stand in the table.
+
+    Attributes:
+        scores: name=scores.json, in the order of the rows.
+        out: also write the numbers there, as JSON.
+    """
+
+    scores: tuple[str, ...]
+    out: Path | None = None
+
+
+def _table(arguments: Sequence[str]) -> None:
+    from eval.report import named_paths
+    from eval.tables import table_json, table_text
+
+    config = tyro.cli(TableConfig, args=arguments, prog="python -m eval table")
+    models = {name: json.loads(path.read_text()) for name, path in named_paths(config.scores, "scores").items()}
+    say(table_text(models))
+    if config.out is not None:
+        if config.out.exists():
+            raise FileExistsError(f"{config.out} exists")
+        config.out.write_text(json.dumps(table_json(models), indent=1) + "\n")
+
+
+def _report(arguments: Sequence[str]) -> None:
+    from eval.report import ReportConfig, write_report
+
+    say(f"wrote {write_report(tyro.cli(ReportConfig, args=arguments, prog='python -m eval report'))}")
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "predict": _predict,
+    "score": _score,
+    "judge": _judge,
+    "table": _table,
+    "report": _report,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; wrong input ends with one line on standard error and exit code 2."""
+    if not arguments or arguments[0] not in COMMANDS:
+        sys.stderr.write(f"usage: python -m eval {{{','.join(COMMANDS)}}} [--help]\n")
+        return 2
+    try:
+        COMMANDS[arguments[0]](arguments[1:])
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,158 @@
+"""Adapters on disk in PEFT's format (adapter_config.json, adapter_model.safetensors), both ways, strictly.
+
+PEFT names a tensor "base_model.model." + the module's path in transformers + ".lora_A.weight". The paths come in two
+families (minimllama/checkpoint/hf.py). PEFT itself loads the older family only in part, with a warning; here a tensor
+that is not used, or missing, is an error. Source: peft 0.21, utils/save_and_load.py.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lora.layers import LoraLinear
+from lora.tuning import TuneConfig, add_adapters
+from minimllama import MiniMllama
+from minimllama.checkpoint.hf import hf_namer
+
+PREFIX = "base_model.model."
+NOTE = "minimllama.json"  # what PEFT's own file has no place for
+_EXPECTED: dict[str, Any] = {
+    "peft_type": "LORA",
+    "bias": "none",
+    "fan_in_fan_out": False,
+    "use_dora": False,
+    "lora_bias": False,
+    "modules_to_save": None,
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "layer_replication": None,
+    "target_parameters": None,
+    "trainable_token_indices": None,
+}
+
+
+def adapted_layers(model: MiniMllama) -> dict[str, LoraLinear]:
+    """The layers that have adapters, by path."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
+
+
+def save_adapter(model: MiniMllama, folder: str | Path, family: str = "memory") -> None:
+    """Write the adapters so that PEFT on transformers loads them.
+
+    Args:
+        model: with adapters of one configuration.
+        folder: made if it is not there.
+        family: "memory" for transformers from 4.52 on, "files" for older ones.
+
+    Raises:
+        FileExistsError: if the folder holds an adapter already.
+        ValueError: if the model has no adapters.
+    """
+    folder = Path(folder)
+    layers = adapted_layers(model)
+    if not layers:
+        raise ValueError("the model has no adapters to save")
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "adapter_config.json").exists():
+        raise FileExistsError(f"{folder} already holds an adapter")
+    namer = hf_namer(model.config.text.cross_layers, family)
+    tensors: dict[str, Tensor] = {}
+    for name, layer in layers.items():
+        for part in ("lora_A", "lora_B"):
+            tensors[f"{PREFIX}{namer(name)}.{part}.weight"] = getattr(layer, part).detach().cpu().float().contiguous()
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    first = next(iter(layers.values()))
+    config = {
+        **_EXPECTED,
+        "task_type": "CAUSAL_LM",
+        "inference_mode": True,
+        "r": first.r,
+        "lora_alpha": first.alpha,
+        "lora_dropout": first.dropout,
+        "use_rslora": first.rslora,
+        "init_lora_weights": True,
+        "target_modules": _target_modules(model, list(layers), namer),
+    }
+    (folder / NOTE).write_text(json.dumps({"semantics": model.semantics}) + "\n")
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _target_modules(model: MiniMllama, names: list[str], namer: Any) -> list[str]:
+    """Name endings if every linear layer is adapted (as PEFT writes "all-linear"), full paths otherwise."""
+    linear = {n for n, m in model.named_modules() if isinstance(m, nn.Linear) and not n.endswith("lm_head")}
+    if linear == set(names):
+        return sorted({namer(name).rpartition(".")[2] for name in names})
+    return sorted(namer(name) for name in names)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no adapter_config.json in {folder}")
+    config = json.loads(path.read_text())
+    for name, value in _EXPECTED.items():
+        given = config.get(name, value)
+        if given != value and not (not given and not value):
+            raise ValueError(f"{path}: {name}={given!r} is not supported, only {value!r}")
+    return config
+
+
+def _match(model: MiniMllama, keys: set[str], folder: Path) -> dict[str, str]:
+    """Our path of each adapted layer -> the beginning of its two keys, in whichever family the file uses."""
+    linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and not n.endswith("lm_head")]
+    best: dict[str, str] = {}
+    for family in ("memory", "files"):
+        namer = hf_namer(model.config.text.cross_layers, family)
+        stems = {name: f"{PREFIX}{namer(name)}" for name in linear}
+        found = {name: stem for name, stem in stems.items() if f"{stem}.lora_A.weight" in keys}
+        best = max(best, found, key=len)
+    used = {f"{stem}.{part}.weight" for stem in best.values() for part in ("lora_A", "lora_B")}
+    if not best or used != keys:
+        odd = sorted(used ^ keys)
+        raise ValueError(
+            f"{folder}/adapter_model.safetensors does not fit the model: "
+            f"{len(odd)} tensors without a place or a partner, such as {', '.join(odd[:5])}"
+        )
+    return best
+
+
+def load_adapter(model: MiniMllama, folder: str | Path) -> MiniMllama:
+    """Put the adapters of a PEFT folder on a model, in place. Either family of names; every tensor is used.
+
+    Raises:
+        FileNotFoundError: if the folder holds no adapter.
+        ValueError: if a tensor has no place or the wrong shape, PEFT's configuration asks for something that LoRA
+            layers here do not do, or the adapter was trained under other semantics than the model has.
+    """
+    folder = Path(folder)
+    config = _read_config(folder)
+    note = folder / NOTE
+    if note.is_file() and (trained := json.loads(note.read_text())["semantics"]) != model.semantics:
+        raise ValueError(f"{folder} was trained with semantics={trained!r}, the model has {model.semantics!r}")
+    tensors = load_file(folder / "adapter_model.safetensors")
+    stems = _match(model, set(tensors), folder)
+    tune = TuneConfig(
+        r=config["r"],
+        alpha=config["lora_alpha"],
+        dropout=config["lora_dropout"],
+        targets=tuple(stems),
+        rslora=bool(config.get("use_rslora")),
+    )
+    for name, stem in stems.items():
+        base = model.get_submodule(name)
+        assert isinstance(base, nn.Linear)
+        wanted = {"lora_A": (tune.r, base.in_features), "lora_B": (base.out_features, tune.r)}
+        for part, shape in wanted.items():
+            if tuple(tensors[f"{stem}.{part}.weight"].shape) != shape:
+                found = tuple(tensors[f"{stem}.{part}.weight"].shape)
+                raise ValueError(f"{folder}: {stem}.{part}.weight is {found}, not {shape}")
+    add_adapters(model, list(stems), tune)
+    with torch.no_grad():
+        for name, layer in adapted_layers(model).items():
+            layer.lora_A.copy_(tensors[f"{stems[name]}.lora_A.weight"])
+            layer.lora_B.copy_(tensors[f"{stems[name]}.lora_B.weight"])
+    return model

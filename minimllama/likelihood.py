@@ -1,0 +1,72 @@
+"""Many short continuations of a few prompts in one pass: the way to score all labels of an image.
+
+The image and the prompt are run once; every suffix becomes a row that starts from a copy of the prompt's (short) text
+cache and shares the image's keys and values.
+
+Shapes: B prompts, L suffixes, R = B * L rows, T longest suffix, C candidate tokens, D width.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from minimllama.chat import pad_rows
+from minimllama.generate import Prefix, prefill
+from minimllama.image import ImageBatch
+from minimllama.model import MiniMllama
+from minimllama.visibility import RowGroups, look
+
+
+@torch.no_grad()
+def run_suffixes(model: MiniMllama, prefix: Prefix, suffixes: Sequence[Tensor]) -> Tensor:
+    """Hidden state [B, L, D] at the last token of every suffix after every prompt."""
+    n_prompts, n_suffixes, device = len(prefix.lengths), len(suffixes), prefix.hidden.device
+    tokens = pad_rows([suffix.cpu() for suffix in suffixes], model.config.text.pad_id).repeat(n_prompts, 1)  # [R, T]
+    model.check_tokens(tokens)
+    n_tokens, longest = tokens.shape[1], max(prefix.lengths)
+    cache = prefix.cache.branch(n_suffixes, longest, longest + n_tokens)
+    starts = torch.tensor(prefix.lengths, device=device).repeat_interleave(n_suffixes)
+    positions = starts[:, None] + torch.arange(n_tokens, device=device)  # [R, T]
+    sight = None
+    if prefix.visible is not None:
+        visible = prefix.visible.repeat_interleave(n_suffixes, dim=0).expand(-1, n_tokens, -1, -1)
+        groups = RowGroups(n_rows=n_prompts * n_suffixes, n_samples=n_prompts)
+        sight = look(visible, groups, model.config.vision.tokens_per_tile, leak=model.leak).to(device)
+    x = model.text(tokens.to(device), None, sight, cache, positions, longest + n_tokens)  # [R, T, D]
+    last = torch.tensor([len(suffix) - 1 for suffix in suffixes], device=device).repeat(n_prompts)
+    return x[torch.arange(len(x), device=device), last].unflatten(0, (n_prompts, n_suffixes))  # [B, L, D]
+
+
+@torch.no_grad()
+def next_token_logits(
+    model: MiniMllama,
+    prompts: Sequence[Tensor],
+    suffixes: Sequence[Tensor],
+    candidates: Sequence[int],
+    images: ImageBatch | None = None,
+) -> Tensor:
+    """Logits of candidate tokens after every prompt + suffix; the difference of two is the log-odds of one to the other.
+
+    Only the candidates' rows of lm_head are computed, in float32: in bfloat16 log-odds would come in steps of 1/16.
+
+    Args:
+        model: in evaluation mode.
+        prompts: int64 [length] each; the common beginning of all questions, image token included.
+        suffixes: int64 [length] each; the same for every prompt, without image tokens.
+        candidates: token ids.
+        images: of the prompts.
+
+    Returns:
+        float32 [B, L, C].
+
+    Raises:
+        ValueError: if a suffix is empty or has an image token.
+    """
+    if not suffixes or min(map(len, suffixes)) == 0:
+        raise ValueError("every suffix needs at least one token")
+    if any(bool((suffix == model.config.image_token_id).any()) for suffix in suffixes):
+        raise ValueError("a suffix has an image token; images belong into the prompt")
+    hidden = run_suffixes(model, prefill(model, prompts, images), suffixes)  # [B, L, D]
+    rows = model.text.lm_head.weight[list(candidates)].float()  # [C, D]
+    return hidden.float() @ rows.T  # [B, L, C]

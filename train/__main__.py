@@ -1,0 +1,57 @@
+"""python -m train run | show | tokenizer: train a recipe, look at a sample, make a tokenizer for a small model."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from minimllama.console import say
+from train.config import parse
+
+
+def _run(arguments: list[str]) -> None:
+    from train.loop import run
+
+    run(parse(arguments, "python -m train run"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowConfig:
+    """What to show.
+
+    Attributes:
+        position: of the sample, counted from the start of the run.
+        out: where the page goes.
+    """
+
+    position: int = 0
+    out: Path = Path("sample.png")
+
+
+def _show(arguments: list[str]) -> None:
+    from train.show import show
+
+    options, rest = tyro.cli(ShowConfig, args=arguments, return_unknown_args=True, prog="python -m train show")
+    say(show(parse(rest, "python -m train show"), options.position, options.out)[1])
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {"run": _run, "show": _show}
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; wrong input ends with one line on standard error and exit code 2."""
+    if not arguments or arguments[0] not in COMMANDS:
+        sys.stderr.write(f"usage: python -m train {{{','.join(COMMANDS)}}} --recipe FILE [--help]\n")
+        return 2
+    try:
+        COMMANDS[arguments[0]](arguments[1:])
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,250 @@
+"""The recipe tree: frozen dataclasses, read from TOML, overridden on the command line, written back resolved."""
+
+import dataclasses
+import difflib
+import tomllib
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+import tyro
+
+from lora import TuneConfig
+from train.ecg import STYLES
+from train.mixture import ComponentConfig
+from train.optim import OptimConfig
+
+DTYPES = ("bfloat16", "float32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is trained on.
+
+    Attributes:
+        components: data sets and tasks.
+        page: of STYLES.
+        questions_per_image: questions that share one page and one pass of the vision tower.
+        max_tokens: longest dialog; a longer one is an error that names the record.
+        workers: processes that draw pages; 0 draws them in the training process.
+    """
+
+    components: tuple[ComponentConfig, ...]
+    page: str = "square"
+    questions_per_image: int = 4
+    max_tokens: int = 1024
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        if not self.components:
+            raise ValueError("data.components must name at least one data set")
+        if self.page not in STYLES:
+            raise ValueError(f"data.page={self.page!r} is not one of {', '.join(STYLES)}")
+        if self.questions_per_image < 1 or self.max_tokens < 1 or self.workers < 0:
+            raise ValueError("data: questions_per_image and max_tokens must be positive, workers must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """How much is computed at once.
+
+    Attributes:
+        images_per_forward: pages per forward pass.
+        accumulate: forward passes per optimizer step.
+    """
+
+    images_per_forward: int = 4
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        if self.images_per_forward < 1 or self.accumulate < 1:
+            raise ValueError("batch: images_per_forward and accumulate must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """How it is computed.
+
+    Attributes:
+        dtype: of the model's weights and activations; what is trained has a float32 copy.
+        device: "auto" takes an accelerator if there is one.
+        checkpoint_activations: recompute every block of both towers in the backward pass.
+        threads: of PyTorch on the CPU; 0 leaves its default.
+    """
+
+    dtype: str = "bfloat16"
+    device: str = "auto"
+    checkpoint_activations: bool = False
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"compute.dtype={self.dtype!r} is not one of {', '.join(DTYPES)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveConfig:
+    """What is kept.
+
+    Attributes:
+        every: steps between checkpoints; 0 saves at the end only.
+        keep: newest checkpoints to keep.
+    """
+
+    every: int = 500
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        if self.every < 0 or self.keep < 1:
+            raise ValueError("save: every must not be negative, keep must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A recipe.
+
+    Attributes:
+        name: of the run; its folder is out/name.
+        out: where run folders go.
+        seed: of the order, the pages, the questions and the dropout.
+        model: a checkpoint's folder, or "nano" for the packaged one, or "scratch" with `sizes`.
+        sizes: of PRESETS, for a model trained from scratch.
+        tokenizer: a tokenizer.model; beside the checkpoint if empty.
+        semantics: "meta", "hf" or "hf445".
+        resume: "auto" goes on from the newest checkpoint if there is one, "none" refuses a folder that has one.
+    """
+
+    name: str
+    out: str = "runs"
+    seed: int = 1
+    model: str = "nano"
+    sizes: str = ""
+    tokenizer: str = ""
+    semantics: str = "meta"
+    resume: str = "auto"
+    data: DataConfig
+    tuning: TuneConfig = TuneConfig()
+    optim: OptimConfig = OptimConfig()
+    batch: BatchConfig = BatchConfig()
+    compute: ComputeConfig = ComputeConfig()
+    save: SaveConfig = SaveConfig()
+
+    def __post_init__(self) -> None:
+        if self.resume not in ("auto", "none"):
+            raise ValueError(f"resume={self.resume!r} is not one of auto, none")
+        if (self.model == "scratch") != bool(self.sizes):
+            raise ValueError(f'model={self.model!r} with sizes={self.sizes!r}: sizes go with model = "scratch" only')
+        if self.model == "scratch" and self.tuning.method != "full":
+            raise ValueError(f'model = "scratch" needs tuning.method = "full", not {self.tuning.method!r}')
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files go."""
+        return Path(self.out) / self.name
+
+
+def from_dict(cls: type[Any], values: dict[str, Any], where: str = "") -> Any:
+    """Nested dicts -> nested dataclasses.
+
+    Raises:
+        ValueError: for a field that does not exist (with the nearest one that does), is missing, or has another type.
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    for name in values:
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, 1)
+            hint = f"; did you mean {where}{near[0]}?" if near else f"; there are {', '.join(fields)}"
+            raise ValueError(f"no setting is called {where}{name}{hint}")
+    required = [
+        f.name for f in fields.values() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing := [f"{where}{name}" for name in required if name not in values]:
+        raise ValueError(f"the recipe must set {', '.join(missing)}")
+    return cls(**{name: _convert(hints[name], value, f"{where}{name}") for name, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} must be a table, not {value!r}")
+        return from_dict(hint, value, f"{where}.")  # type: ignore[arg-type]
+    if isinstance(hint, UnionType):  # str or a tuple of str: a list in TOML is the tuple
+        return tuple(value) if isinstance(value, list) else value
+    if typing.get_origin(hint) is tuple:
+        inner = typing.get_args(hint)[0]
+        if not isinstance(value, list):
+            raise ValueError(f"{where} must be a list, not {value!r}")
+        return tuple(_convert(inner, item, f"{where}[{i}]") for i, item in enumerate(value))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ValueError(f"{where}={value!r} must be of type {hint.__name__}")
+    return value
+
+
+def load_recipe(path: str | Path) -> RunConfig:
+    """Read a recipe.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is not TOML, or a setting is unknown, missing or wrong; the message names file and setting.
+    """
+    path = Path(path)
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.name for p in (Path(__file__).parent / "recipes").glob("*.toml")))
+        raise FileNotFoundError(f"no recipe {path}; train/recipes has {shipped}")
+    try:
+        return from_dict(RunConfig, tomllib.loads(path.read_text()))
+    except (ValueError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def to_toml(config: RunConfig) -> str:
+    """The resolved configuration; `load_recipe` reads it back to an equal one."""
+    lines: list[str] = []
+
+    def literal(value: Any) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, str):
+            return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        if isinstance(value, tuple | list):
+            return "[" + ", ".join(literal(item) for item in value) + "]"
+        return repr(value)
+
+    def table(values: dict[str, Any], path: str) -> None:
+        nested = {}
+        for name, value in values.items():
+            is_tables = isinstance(value, tuple) and value and isinstance(value[0], dict)
+            if isinstance(value, dict) or is_tables:
+                nested[name] = value
+            else:
+                lines.append(f"{name} = {literal(value)}")
+        for name, value in nested.items():
+            for part in value if isinstance(value, tuple) else [value]:
+                brackets = ("[[", "]]") if isinstance(value, tuple) else ("[", "]")
+                lines.append(f"\n{brackets[0]}{path}{name}{brackets[1]}")
+                table(part, f"{path}{name}.")
+
+    table(dataclasses.asdict(config), "")
+    return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RecipePath:
+    recipe: Path = field(metadata={"help": "a TOML file; train/recipes has some"})
+
+
+def parse(arguments: Sequence[str], program: str) -> RunConfig:
+    """`--recipe FILE` and overrides such as `--optim.peak-lr 1e-4`.
+
+    Raises:
+        ValueError: if the recipe is wrong.
+        SystemExit: of tyro, for wrong or helpful arguments.
+    """
+    known, rest = tyro.cli(_RecipePath, args=list(arguments), return_unknown_args=True, prog=program, add_help=False)
+    return tyro.cli(RunConfig, default=load_recipe(known.recipe), args=rest, prog=program)

@@ -1,0 +1,194 @@
+"""From records to tensors: draw the page, split it into tiles, tokenise its questions, pad the batch.
+
+Images stand once in a batch; questions refer to them. Pixels stay uint8 until the model's device.
+
+Shapes: B pages, K tile slots, S tile side, R questions, T tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minimllama import ImageBatch, ImageTransform, Message, ModelConfig, Tokenizer, encode_dialog
+from minimllama.chat import NO_LABEL, EncodedDialog, pad_rows
+from minimllama.visibility import Sight, see
+from train.ecg import Example, Page, PaperStyle, build_example, draw_page, open_source
+from train.ecg.sources import EcgSource
+from train.mixture import ComponentConfig, Item
+
+PAD_MULTIPLE = 8  # token lengths are rounded up to this
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One page and its questions.
+
+    Attributes:
+        record_id: which record.
+        page: as drawn; None once it has become tiles.
+        tiles: uint8 [n, 3, S, S].
+        aspect_ratio_id: of the page.
+        examples: the questions in words.
+        dialogs: the questions as ids.
+    """
+
+    record_id: str
+    page: Page | None
+    tiles: np.ndarray
+    aspect_ratio_id: int
+    examples: list[Example]
+    dialogs: list[EncodedDialog]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What one forward pass needs.
+
+    Attributes:
+        tiles: uint8 [B, K, 3, S, S].
+        aspect_ratio_ids: int64 [B].
+        n_tiles: tiles in use of each page.
+        tokens, labels: int64 [R, T]; labels are already shifted, -100 where nothing is learned.
+        sight: who sees what.
+        record_ids: of the pages.
+    """
+
+    tiles: Tensor
+    aspect_ratio_ids: Tensor
+    n_tiles: list[int]
+    tokens: Tensor
+    labels: Tensor
+    sight: Sight
+    record_ids: list[str]
+
+    @property
+    def n_answer_tokens(self) -> int:
+        """Tokens that carry loss; counted where the labels are, so before moving to an accelerator."""
+        return int((self.labels != NO_LABEL).sum())
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device."""
+        return replace(
+            self,
+            tiles=self.tiles.to(device, non_blocking=True),
+            aspect_ratio_ids=self.aspect_ratio_ids.to(device, non_blocking=True),
+            tokens=self.tokens.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            sight=self.sight.to(device),
+        )
+
+    def images(self, transform: ImageTransform) -> ImageBatch:
+        """The pages as the model takes them, on the batch's device."""
+        slots = torch.arange(self.tiles.shape[1], device=self.tiles.device)
+        used = slots < torch.tensor(self.n_tiles, device=self.tiles.device)[:, None]  # [B, K]
+        pixels = transform.normalise(self.tiles) * used[:, :, None, None, None]  # [B, K, 3, S, S]
+        return ImageBatch(
+            pixels=pixels.unsqueeze(1),
+            aspect_ratio_ids=self.aspect_ratio_ids.unsqueeze(1),
+            tile_mask=used.unsqueeze(1),
+            n_tiles=[[n] for n in self.n_tiles],
+        )
+
+
+def encode_example(example: Example, tokenizer: Tokenizer) -> EncodedDialog:
+    """A question with an image, and its answer."""
+    asked = Message(role="user", text=example.question, n_images=1)
+    return encode_dialog([asked, Message(role="assistant", text=example.answer)], tokenizer)
+
+
+class EcgDataset(torch.utils.data.Dataset[Sample]):
+    """Items of a mixture as samples; everything random comes from the item's seed.
+
+    Args:
+        components: data sets and their tasks.
+        style: of the pages.
+        transform: to tiles.
+        tokenizer: for the questions.
+        questions_per_image: how many questions share a page.
+        max_tokens: longest dialog allowed.
+        split: of the sources.
+
+    Raises:
+        ValueError: if a component's source, task or label set does not exist.
+    """
+
+    def __init__(
+        self,
+        components: Sequence[ComponentConfig],
+        style: PaperStyle,
+        transform: ImageTransform,
+        tokenizer: Tokenizer,
+        questions_per_image: int,
+        max_tokens: int,
+        split: str = "train",
+    ) -> None:
+        self.components, self.style, self.transform, self.tokenizer = components, style, transform, tokenizer
+        self.questions_per_image, self.max_tokens = questions_per_image, max_tokens
+        self.sources: list[EcgSource] = [open_component(component, split) for component in components]
+
+    def __getitem__(self, item: Item) -> Sample:  # type: ignore[override]
+        """Draw and ask.
+
+        Raises:
+            ValueError: if a dialog is longer than max_tokens; it names the record and the task.
+        """
+        rng = np.random.default_rng(item.seed)
+        component, record = self.components[item.component], self.sources[item.component][item.index]
+        page = draw_page(record, self.style, rng)
+        tiles, ratio_id = self.transform.split(page.image)
+        tasks = rng.choice(component.tasks, self.questions_per_image)
+        examples = [build_example(record, str(task), rng, component.label_set) for task in tasks]
+        dialogs = [encode_example(example, self.tokenizer) for example in examples]
+        for example, dialog in zip(examples, dialogs, strict=True):
+            if len(dialog.tokens) > self.max_tokens:
+                raise ValueError(
+                    f"record {record.record_id}, task {example.task}: {len(dialog.tokens)} tokens, "
+                    f"but data.max_tokens={self.max_tokens}"
+                )
+        return Sample(
+            record_id=record.record_id,
+            page=page,
+            tiles=tiles,
+            aspect_ratio_id=ratio_id,
+            examples=examples,
+            dialogs=dialogs,
+        )
+
+
+def open_component(component: ComponentConfig, split: str) -> EcgSource:
+    """The source of a component."""
+    options = {"n": component.n, "seed": component.seed} if component.source == "simulated" else {}
+    return open_source(component.source, component.root or None, split, **options)
+
+
+def collate(samples: Sequence[Sample], config: ModelConfig, *, leak: bool = False) -> Batch:
+    """Stack pages, pad questions, and work out who sees what.
+
+    Args:
+        samples: at least one.
+        config: of the model: tile slots, padding id.
+        leak: of the model's semantics.
+    """
+    slots, side = config.vision.max_tiles, config.vision.tile_size
+    tiles = np.zeros((len(samples), slots, 3, side, side), np.uint8)
+    for page, sample in zip(tiles, samples, strict=True):
+        page[: len(sample.tiles)] = sample.tiles
+    dialogs = [dialog for sample in samples for dialog in sample.dialogs]
+    sample_of_row = [i for i, sample in enumerate(samples) for _ in sample.dialogs]
+    tokens = pad_rows([dialog.tokens for dialog in dialogs], config.text.pad_id, PAD_MULTIPLE)  # [R, T]
+    labels = pad_rows([dialog.labels for dialog in dialogs], NO_LABEL, PAD_MULTIPLE)  # [R, T]
+    if int(labels.max()) >= config.text.vocab_size:
+        raise ValueError(f"label {int(labels.max())} is outside of the vocabulary of {config.text.vocab_size}")
+    n_tiles = [len(sample.tiles) for sample in samples]
+    return Batch(
+        tiles=torch.from_numpy(tiles),
+        aspect_ratio_ids=torch.tensor([sample.aspect_ratio_id for sample in samples]),
+        n_tiles=n_tiles,
+        tokens=tokens,
+        labels=labels,
+        sight=see(tokens, [[n] for n in n_tiles], config, sample_of_row=sample_of_row, leak=leak),
+        record_ids=[sample.record_id for sample in samples],
+    )

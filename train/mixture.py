@@ -1,0 +1,89 @@
+"""Which record with which questions comes next: a pure function of (seed, epoch, position).
+
+Nothing is consumed, so resuming is arithmetic: start at the position where the run stopped.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentConfig:
+    """One data set of the mixture and what is asked about it.
+
+    Attributes:
+        source: of SOURCES.
+        root: its folder; "" for a source that needs none.
+        n, seed: of the simulated source.
+        tasks: of TASKS; each question draws one of them.
+        label_set: of LABEL_SETS, for the tasks that name findings.
+        weight: how often each record comes per epoch: 1 once, 0.5 every second record, 2 twice.
+    """
+
+    source: str
+    root: str = ""
+    n: int = 0
+    seed: int = 0
+    tasks: tuple[str, ...] = ("report",)
+    label_set: str = "statements"
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.weight <= 0:
+            raise ValueError(f"component {self.source}: weight={self.weight} must be positive; leave it out instead")
+        if not self.tasks:
+            raise ValueError(f"component {self.source}: tasks must name at least one task")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One record to be drawn and asked about: its component, its number there, and the seed of all that is random."""
+
+    component: int
+    index: int
+    seed: tuple[int, ...]
+
+
+class Mixture:
+    """The order of all items of a run.
+
+    Args:
+        sizes: number of records of each component.
+        weights: of each component.
+        seed: of the run.
+    """
+
+    def __init__(self, sizes: Sequence[int], weights: Sequence[float], seed: int) -> None:
+        self.counts = [max(round(size * weight), 1) for size, weight in zip(sizes, weights, strict=True)]
+        self.sizes, self.seed = list(sizes), seed
+        self._epoch: tuple[int, np.ndarray] = (-1, np.empty(0))
+
+    @property
+    def epoch_length(self) -> int:
+        """Items per epoch."""
+        return sum(self.counts)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """Int [items, 2] of (component, index), shuffled for this epoch."""
+        if self._epoch[0] != epoch:
+            rng = np.random.default_rng([self.seed, epoch])
+            parts = []
+            for component, (size, count) in enumerate(zip(self.sizes, self.counts, strict=True)):
+                rounds = [rng.permutation(size) for _ in range(-(-count // size))]
+                index = np.concatenate(rounds)[:count]
+                parts.append(np.stack([np.full(count, component), index], axis=1))
+            self._epoch = (epoch, rng.permutation(np.concatenate(parts)))
+        return self._epoch[1]
+
+    def item(self, position: int) -> Item:
+        """The item at a position, counted from the start of the run over all epochs."""
+        epoch, place = divmod(position, self.epoch_length)
+        component, index = self._order(epoch)[place]
+        return Item(int(component), int(index), (self.seed, epoch, place))
+
+    def batches(self, start: int, stop: int, size: int) -> Iterator[list[Item]]:
+        """Batches of `size` items from position `start` on; the last one may be smaller."""
+        for first in range(start, stop, size):
+            yield [self.item(position) for position in range(first, min(first + size, stop))]

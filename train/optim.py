@@ -1,0 +1,129 @@
+"""AdamW in float32 whatever the model's dtype, warm-up and cosine, clipping.
+
+Loshchilov & Hutter 2019, Alg. 2 (arXiv:1711.05101) and 2017 (arXiv:1608.03983); the paper, section IV.C.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """How weights are updated.
+
+    Attributes:
+        peak_lr: after warm-up.
+        warmup: share of all steps.
+        final: last learning rate / peak.
+        epochs: passes over the mixture.
+        steps: optimizer steps; 0: as many as the epochs need.
+        beta1, beta2, eps, weight_decay: of AdamW; decay applies to matrices only.
+        clip: largest gradient norm.
+    """
+
+    peak_lr: float = 2e-4
+    warmup: float = 0.03
+    final: float = 0.0
+    epochs: float = 3.0
+    steps: int = 0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.peak_lr <= 0 or self.clip <= 0 or self.epochs <= 0 or self.steps < 0:
+            raise ValueError("optim: peak_lr, clip and epochs must be positive, steps must not be negative")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"optim.warmup={self.warmup} must lie in [0, 1)")
+
+
+def learning_rate(step: int, n_steps: int, config: OptimConfig) -> float:
+    """Of step 0..n_steps - 1: a linear rise over the warm-up, then half a cosine down to `final`."""
+    n_warmup = math.ceil(config.warmup * n_steps)
+    if step < n_warmup:
+        return config.peak_lr * (step + 1) / n_warmup
+    progress = (step - n_warmup) / max(n_steps - n_warmup, 1)
+    return config.peak_lr * (config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+class MasterAdamW:
+    """AdamW over float32 copies of the trainable parameters; a float32 parameter is its own copy.
+
+    Args:
+        model: its parameters with requires_grad are updated.
+        config: of the optimizer.
+    """
+
+    def __init__(self, model: nn.Module, config: OptimConfig) -> None:
+        self.config = config
+        self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        if not self.trained:
+            raise ValueError("nothing to train: no parameter has requires_grad")
+        self.masters = {
+            name: p if p.dtype == torch.float32 else p.detach().float().requires_grad_() for name, p in self.trained.items()
+        }
+        groups = [
+            {"params": [p for p in self.masters.values() if p.dim() > 1], "weight_decay": config.weight_decay},
+            {"params": [p for p in self.masters.values() if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        self.adamw = torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=config.peak_lr,
+            betas=(config.beta1, config.beta2),
+            eps=config.eps,
+        )
+
+    def gradient_norm(self) -> Tensor:
+        """Euclidean norm over all trained parameters, float32; moves the gradients to the masters."""
+        for name, p in self.trained.items():
+            master = self.masters[name]
+            if master is not p:
+                master.grad = None if p.grad is None else p.grad.float()
+                p.grad = None
+        norms = [p.grad.norm() for p in self.masters.values() if p.grad is not None]
+        return torch.stack(norms).norm() if norms else torch.zeros(())
+
+    @torch.no_grad()
+    def step(self, norm: Tensor, lr: float) -> None:
+        """Clip to the configured norm, update, copy back, and forget the gradients."""
+        shrink = (self.config.clip / (norm + 1e-6)).clamp(max=1.0)
+        for p in self.masters.values():
+            if p.grad is not None:
+                p.grad.mul_(shrink)
+        for group in self.adamw.param_groups:
+            group["lr"] = lr
+        self.adamw.step()
+        for name, p in self.trained.items():
+            if self.masters[name] is not p:
+                p.copy_(self.masters[name])
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop all gradients."""
+        for p in (*self.trained.values(), *self.masters.values()):
+            p.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masters by name, and AdamW's moments."""
+        return {"masters": {name: p.detach() for name, p in self.masters.items()}, "adamw": self.adamw.state_dict()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            ValueError: if it belongs to other parameters.
+        """
+        if odd := sorted(state["masters"].keys() ^ self.masters.keys()):
+            raise ValueError(f"the checkpoint trains other parameters: {', '.join(odd[:5])}")
+        for name, value in state["masters"].items():
+            self.masters[name].copy_(value)
+            if self.masters[name] is not self.trained[name]:
+                self.trained[name].copy_(value)
+        self.adamw.load_state_dict(state["adamw"])
