@@ -1,7 +1,8 @@
 """What a generated text says: labels, yes or no, measurements. Whole words, negation respected, never a guess.
 
-Substring matching finds NORM in ABNORMAL and MI in MILD, and takes "no evidence of MI" for MI; that is what the released
-evaluation of PULSE does (docs/evaluating.md). A text that answers nothing gives None, which is counted, not replaced.
+Substring matching finds NORM in ABNORMAL and MI in MILD, and takes "no evidence of MI" for MI; that is what
+the released evaluation of PULSE does (docs/evaluating.md). A text that answers nothing gives None, which is
+counted, not replaced.
 """
 
 import re
@@ -16,20 +17,25 @@ _NOT_LABELS = (
     r"normal sinus rhythm(?=\W)(?! *, *normal)",
     r"normal (?:axis|PR|QRS|QT|QTc|rhythm|rate|range|limits)",
 )
-_NONE = re.compile(r"\bnone\b(?: of (?:them|these|the above))?|\bno (?:label|class|finding|findings|abnormalit\w+)\b", re.I)
+_NONE = re.compile(
+    r"\bnone\b(?: of (?:them|these|the above))?|\bno (?:label|class|finding|findings|abnormalit\w+)\b", re.I
+)
 _CLAUSE_END = re.compile(r"[.;\n](?=\s|$)|\b(?:but|however|although|except|yet|instead)\b", re.I)
+_SEEN = r"(?:seen|present|detected|evident|found|shown)"
 _NEGATION_BEFORE = re.compile(
-    r"(?<![:=])(?<![:=] )\b(?:no|not(?! (?:seen|present|detected|evident|found|shown)\b)|without|never|neither|nor|absence of|negative for|free of|rules? out|ruled out|excludes?|excluding|"
-    r"denies|lacks?|lacking)\b",
+    rf"(?<![:=])(?<![:=] )\b(?:no|not(?! {_SEEN}\b)|without|never|neither|nor|absence of|negative for|free of|"
+    r"rules? out|ruled out|excludes?|excluding|denies|lacks?|lacking)\b",
     re.I,
 )
 _NEGATION_AFTER = re.compile(
-    r"^\W{0,3}(?:\w+\s+){0,3}?(?:is|are|was|were)?\s*(?:absent|not (?:present|seen|detected|evident|found|shown)|excluded|"
-    r"ruled out|unlikely|negative)\b|^\s*[:=]\s*(?:no|absent|negative|0)\b",
+    rf"^\W{{0,3}}(?:\w+\s+){{0,3}}?(?:is|are|was|were)?\s*(?:absent|not {_SEEN}|excluded|ruled out|unlikely|negative)\b|"
+    r"^\s*[:=]\s*(?:no|absent|negative|0)\b",
     re.I,
 )
 _POSITIVE_AFTER = re.compile(r"^\s+(?:(?:is|are) )?(?:present|seen|evident|detected|found)\b", re.I)
-_POSITIVE = re.compile(r"\b(?:there (?:is|are)|present|shows?|showing|consistent with|compatible with|indicates?)\b", re.I)
+_POSITIVE = re.compile(
+    r"\b(?:there (?:is|are)|present|shows?|showing|consistent with|compatible with|indicates?)\b", re.I
+)
 
 
 def resolve_label_set(label_set: LabelSet | str | Sequence[str]) -> LabelSet:
@@ -59,7 +65,9 @@ def _phrases(label_set: LabelSet) -> dict[str, str]:
         if label.code in SUPERCLASSES and label_set.name in ("superclass", "given"):
             for statement in STATEMENTS.values():
                 if statement.superclass == label.code:
-                    phrases |= dict.fromkeys([name.lower() for name in (statement.name, *statement.synonyms)], label.code)
+                    phrases |= dict.fromkeys(
+                        [name.lower() for name in (statement.name, *statement.synonyms)], label.code
+                    )
     for label in label_set.labels:
         if label.name != label.code:
             phrases |= dict.fromkeys([name.lower() for name in (label.name, *label.synonyms)], label.code)
@@ -97,7 +105,8 @@ def _meaning(match: re.Match[str], phrases: dict[str, str]) -> str | None:
 def _is_negated(clause: str, start: int, end: int) -> bool:
     """Whether a label at clause[start:end] is denied: a negation before it that still holds, or one right after it.
 
-    A negation holds over a list ("no A, B or C") and ends with ", and D" or with a new assertion after a comma.
+    A negation holds over a list ("no A, B or C") and ends with ", and D" or with a new assertion after a
+    comma.
     """
     if _NEGATION_AFTER.match(clause[end:]):
         return True
@@ -155,7 +164,7 @@ def parse_yes_no(text: str) -> bool | None:
 
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
 _MEASUREMENTS = {
-    "heart_rate": rf"(?:\b(?:heart|ventricular)? ?rate(?: is| of|:)? {_NUMBER}|{_NUMBER} ?(?:beats per minute|bpm|/ ?min|per minute))",
+    "heart_rate": rf"(?:\brate(?: is| of|:)? {_NUMBER}|{_NUMBER} ?(?:beats per minute|bpm|/ ?min|per minute))",
     "pr": rf"\bPR(?: interval| time)?(?: is| of|:)? {_NUMBER}",
     "qrs": rf"\bQRS(?: duration| width)?(?: is| of|:)? {_NUMBER}",
     "qt": rf"\bQT(?: interval)?(?: is| of|:)? {_NUMBER}",

@@ -1,14 +1,16 @@
 """Report quality from 0 to 100. One judge works offline and is always there: `rules`.
 
-`rules` compares what two reports state, in the three criteria of PULSE's judge (its evaluation/prompts.py), 0 to 10 each:
+`rules` compares what two reports state, in the three criteria of PULSE's judge (its evaluation/prompts.py), 0
+to 10 each:
 
 - diagnosis: F1 of the diagnostic statements;
 - waveform: mean of the F1 of the form statements and of the agreement of PR, QRS, QT, QTc and axis;
 - rhythm: mean of the F1 of the rhythm statements and of the agreement of the rate.
 
-Two reports that both name nothing agree (F1 = 1). A number agrees fully within its tolerance and not at all beyond three
-times that; one that the reference states and the candidate does not disagrees. A mean leaves out numbers that the
-reference does not state. The score is the mean of the criteria times 10. It measures agreement of statements, not style.
+Two reports that both name nothing agree (F1 = 1). A number agrees fully within its tolerance and not at all
+beyond three times that; one that the reference states and the candidate does not disagrees. A mean leaves out
+numbers that the reference does not state. The score is the mean of the criteria times 10. It measures
+agreement of statements, not style.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,9 @@
-"""Multi-label metrics: of predictions (F1, Hamming loss, balanced accuracy) and of scores (AUC, average precision,
-Brier score, calibration error). scikit-learn computes the curves.
+"""Multi-label metrics of predictions (F1, Hamming loss, balanced accuracy) and of scores (AUC, Brier score, ...).
 
-A metric that a label does not define (no positive, or no negative record) is left out of the means and counted; it is
-never NaN and never 0.5.
+scikit-learn computes the curves.
+
+A metric that a label does not define (no positive, or no negative record) is left out of the means and
+counted; it is never NaN and never 0.5.
 
 Shapes: N records, L labels.
 """
@@ -14,13 +15,24 @@ import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 N_BINS = 15  # of the calibration error
-LABEL_FIELDS = ("auc", "ap", "f1", "sensitivity", "specificity", "ppv", "npv", "threshold")  # None: not measured or undefined
+LABEL_FIELDS = (
+    "auc",
+    "ap",
+    "f1",
+    "sensitivity",
+    "specificity",
+    "ppv",
+    "npv",
+    "threshold",
+)  # None: not measured or undefined
 
 
 def _matrix(values: Any, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
     matrix = np.asarray(values)
     if matrix.ndim != 2 or (shape is not None and matrix.shape != shape):
-        raise ValueError(f"{name} must be [records, labels]{f' = {list(shape)}' if shape else ''}, got {list(matrix.shape)}")
+        raise ValueError(
+            f"{name} must be [records, labels]{f' = {list(shape)}' if shape else ''}, got {list(matrix.shape)}"
+        )
     return matrix
 
 
@@ -84,23 +96,27 @@ def to_probability(scores: np.ndarray) -> np.ndarray:
 
 
 def label_metrics(
-    y_true: Any, y_pred: Any = None, scores: Any = None, names: Sequence[str] | None = None, thresholds: Any = None
+    y_true: Any,
+    y_pred: Any = None,
+    scores: Any = None,
+    names: Sequence[str] | None = None,
+    thresholds: Any = None,
 ) -> dict[str, Any]:
     """Metrics over a fixed label space.
 
     Args:
         y_true: bool or 0-1 [N, L].
         y_pred: bool or 0-1 [N, L]; None leaves the metrics of predictions out.
-        scores: float [N, L], probabilities or log-odds, larger means more likely; None leaves their metrics out.
+        scores: float [N, L], probabilities or log-odds, larger means more likely; None leaves their metrics
+            out.
         names: of the L labels; "0", "1", ... if None.
         thresholds: [L], reported per label beside the predictions that they made.
 
     Returns:
         `n`, `n_labels`, `n_undefined` (labels without positives or without negatives), `per_label`, and
-        from y_pred `macro_f1` (over all labels, 0 where undefined), `hamming`, `balanced_accuracy` (over labels with
-        both outcomes);
-        from scores `macro_auc`, `macro_ap`, `macro_auc_10` (labels with at least 10 positives), `micro_auc`, `brier`,
-        `ece`. A mean over no label is None.
+        from y_pred `macro_f1` (over all labels, 0 where undefined), `hamming`, `balanced_accuracy` (over
+        labels with both outcomes); from scores `macro_auc`, `macro_ap`, `macro_auc_10` (labels with at least
+        10 positives), `micro_auc`, `brier`, `ece`. A mean over no label is None.
 
     Raises:
         ValueError: if shapes do not fit, values are not 0 or 1, or a score is not finite.

@@ -1,7 +1,7 @@
 """predictions.jsonl: what a model says about each record of a suite, in words and as log-odds. Scoring reads only this.
 
-Log-odds of a label: logit of "Yes" minus logit of "No" after "Does this ECG show ...?". All labels of a page are one
-batch that shares the image's keys and values and the beginning of the prompt.
+Log-odds of a label: logit of "Yes" minus logit of "No" after "Does this ECG show ...?". All labels of a page
+are one batch that shares the image's keys and values and the beginning of the prompt.
 
 Shapes: B pages, L labels.
 """
@@ -162,7 +162,11 @@ class Predictor:
         rows = generate(self.model, [prompt] * len(images), images, max_new_tokens=limit, stop_ids=stops)
         new = [row[len(prompt) :].tolist() for row in rows]
         return [
-            {"text": self.tokenizer.decode(ids), "n_tokens": len(ids), "ended": bool(ids) and ids[-1] in stops}
+            {
+                "text": self.tokenizer.decode(ids),
+                "n_tokens": len(ids),
+                "ended": bool(ids) and ids[-1] in stops,
+            }
             for ids in new
         ]
 

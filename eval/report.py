@@ -24,12 +24,13 @@ from train.ecg import STYLES, draw_page
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 1100px; margin: 2em auto; padding: 0 1em }
 table { border-collapse: collapse; margin: .6em 0 1.4em } td, th { padding: .25em .7em; text-align: right }
-td:first-child, th:first-child { text-align: left } thead { border-bottom: 2px solid #444 } tr:nth-child(even) { background: #f4f6f8 }
+td:first-child, th:first-child { text-align: left } thead { border-bottom: 2px solid #444 }
+tr:nth-child(even) { background: #f4f6f8 } .small { color: #666; font-size: 13px }
 svg text { font: 11px system-ui, sans-serif; fill: #333 } svg .title { font-weight: 600; font-size: 12px }
 svg .grid { stroke: #ddd; fill: none } .charts { display: flex; flex-wrap: wrap; gap: 10px }
-.case { border-top: 1px solid #ccc; padding: 1em 0; break-inside: avoid } .case img { max-width: 100%; border: 1px solid #ddd }
-dt { font-weight: 600; margin-top: .4em } dd { margin: 0 } .warn { background: #fff4d6; padding: .6em 1em; border-left: 4px solid #d9a300 }
-.small { color: #666; font-size: 13px }
+.case { border-top: 1px solid #ccc; padding: 1em 0; break-inside: avoid }
+.case img { max-width: 100%; border: 1px solid #ddd } dt { font-weight: 600; margin-top: .4em } dd { margin: 0 }
+.warn { background: #fff4d6; padding: .6em 1em; border-left: 4px solid #d9a300 }
 """
 
 
@@ -111,9 +112,7 @@ def _gallery(models: Sequence[Scored], root: str | None, count: int) -> str:
     """Pages with the reference report and every model's, spread from the best to the worst of the last model."""
     settings, last = models[0].scores["settings"], models[-1]
     judge = JUDGES[last.scores["report"]["judge"]]
-    order = sorted(
-        last.lines, key=lambda line: -judge(line["truth"]["report"], line["texts"]["report"]["text"]).score
-    )
+    order = sorted(last.lines, key=lambda line: -judge(line["truth"]["report"], line["texts"]["report"]["text"]).score)
     chosen = [order[round(i * (len(order) - 1) / max(count - 1, 1))] for i in range(min(count, len(order)))]
     source = SUITES[settings["suite"]].open(root, settings["split"], settings["n"], settings["seed"])
     by_id = {}
@@ -197,7 +196,9 @@ def write_report(config: ReportConfig) -> Path:
     check_comparable({model.name: model.scores for model in models})
     first = models[0].scores
     settings = first["settings"]
-    warning = "These records are SIMULATED, not patients: the numbers show that the system works, and nothing about care."
+    warning = (
+        "These records are SIMULATED, not patients: the numbers show that the system works, and nothing about care."
+    )
     parts = [
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>minimllama report</title><style>{STYLE}</style>',
         f"<h1>minimllama: suite {escape(settings['suite'])}, split {escape(settings['split'])}</h1>",

@@ -28,8 +28,8 @@ class ScoreConfig:
 
     Attributes:
         predictions: of the split that is reported.
-        validation: predictions of the same model on the validation split, for the thresholds; without them only
-            metrics of scores and words are reported.
+        validation: predictions of the same model on the validation split, for the thresholds; without them
+            only metrics of scores and words are reported.
         judge: of JUDGES.
         out: the file to write.
     """
@@ -45,18 +45,18 @@ class ScoreConfig:
 
 
 def truth_matrix(lines: Sequence[Line], protocol: str, label_set: LabelSet) -> np.ndarray:
-    """bool [N, L] of what the records carry."""
+    """Bool [N, L] of what the records carry."""
     field = "superclass" if protocol == "superclass" else "labels"
     return np.array([[code in line["truth"][field] for code in label_set.codes] for line in lines])
 
 
 def score_matrix(lines: Sequence[Line], protocol: str, label_set: LabelSet) -> np.ndarray:
-    """float [N, L] log-odds."""
+    """Float [N, L] log-odds."""
     return np.array([[line["log_odds"][protocol][code] for code in label_set.codes] for line in lines])
 
 
 def text_matrix(lines: Sequence[Line], protocol: str, label_set: LabelSet) -> tuple[np.ndarray, int]:
-    """bool [N, L] of what the generated answers assert, and how many answered nothing (they assert nothing)."""
+    """Bool [N, L] of what the generated answers assert, and how many answered nothing (they assert nothing)."""
     parsed = [parse_labels(line["texts"][protocol]["text"], label_set) for line in lines]
     unparsed = sum(codes is None for codes in parsed)
     return np.array([[code in (codes or ()) for code in label_set.codes] for codes in parsed]), unparsed
@@ -78,7 +78,9 @@ def trivial_predictions(y: np.ndarray, label_set: LabelSet, seed: int) -> dict[s
     return {"nothing": np.zeros_like(y), "all normal": normal, "fair coin": coin}
 
 
-def _score_protocol(lines: Sequence[Line], validation: Sequence[Line] | None, protocol: str, suite: str) -> dict[str, Any]:
+def _score_protocol(
+    lines: Sequence[Line], validation: Sequence[Line] | None, protocol: str, suite: str
+) -> dict[str, Any]:
     label_set = SUITES[suite].label_sets[protocol]
     lines = eligible(lines, protocol)
     if not lines:
@@ -87,7 +89,9 @@ def _score_protocol(lines: Sequence[Line], validation: Sequence[Line] | None, pr
     predicted = thresholds = None
     if validation is not None:
         held = eligible(validation, protocol)
-        thresholds = best_f1_thresholds(truth_matrix(held, protocol, label_set), score_matrix(held, protocol, label_set))
+        thresholds = best_f1_thresholds(
+            truth_matrix(held, protocol, label_set), score_matrix(held, protocol, label_set)
+        )
         predicted = scores >= thresholds
     result = {"from_scores": label_metrics(y, predicted, scores, label_set.codes, thresholds)}
     if all(protocol in line["texts"] for line in lines):
@@ -143,7 +147,9 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         validation = read_predictions(config.validation)
         other = _settings(config.validation)
         if differing := [k for k in ("model", "adapter", "suite", "page", "semantics") if other[k] != settings[k]]:
-            raise ValueError(f"{config.validation} was made with another {', '.join(differing)}: no source of thresholds")
+            raise ValueError(
+                f"{config.validation} was made with another {', '.join(differing)}: no source of thresholds"
+            )
         if shared := {line["patient_id"] for line in lines} & {line["patient_id"] for line in validation}:
             raise ValueError(f"{len(shared)} patients stand in both files, such as {min(shared)}")
     suite = settings["suite"]

@@ -15,7 +15,8 @@ class Suite:
     Attributes:
         name: as in SUITES.
         source: of SOURCES.
-        statements: the label set of the all-statements protocol; the other protocol is always the five superclasses.
+        statements: the label set of the all-statements protocol; the other protocol is always the five
+            superclasses.
         texts: tasks whose answers are generated.
         n, seed: of a simulated source.
         synthetic: the records are not of patients; said in every table.

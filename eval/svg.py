@@ -52,7 +52,9 @@ def line_chart(
         across = left + (x - x0) / (x1 - x0) * (width - left - right)
         return across, height - bottom - (y - y0) / (y1 - y0) * (height - top - bottom)
 
-    out = [f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" aria-label="{escape(title)}">']
+    out = [
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" aria-label="{escape(title)}">'
+    ]
     out.append(f'<text x="{width / 2}" y="15" text-anchor="middle" class="title">{escape(title)}</text>')
     for tick in _ticks(x0, x1):
         x, y = place(tick, y0)
@@ -63,7 +65,9 @@ def line_chart(
         out.append(f'<path d="M{x:.1f} {y:.1f}H{width - right}" class="grid"/>')
         out.append(f'<text x="{x - 4:.1f}" y="{y + 4:.1f}" text-anchor="end">{tick:.3g}</text>')
     out.append(f'<text x="{width / 2}" y="{height - bottom + 28}" text-anchor="middle">{escape(x_label)}</text>')
-    out.append(f'<text transform="translate(11 {height / 2 - 20}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>')
+    out.append(
+        f'<text transform="translate(11 {height / 2 - 20}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
+    )
     for i, line in enumerate(lines):
         colour = COLOURS[i % len(COLOURS)]
         points = " ".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y in zip(line.x, line.y, strict=True))

@@ -81,7 +81,9 @@ def format_table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str
     cells = [list(headings), *(list(line) for line in lines)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(headings))]
     shown = [
-        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
         for line in cells
     ]
     return "\n".join([shown[0], "-" * len(shown[0]), *shown[1:]])
@@ -110,7 +112,9 @@ def table_text(models: Mapping[str, Mapping[str, Any]]) -> str:
     parts.append(
         "AUC: macro over labels, from the log-odds of yes against no. F1 and Hamming loss: thresholds with the best F1 on "
         f"{n_validation} validation records; 'of words': labels parsed from generated answers. report: judge "
-        f"'{first['report']['judge']}', agreement with the reference." if first["report"] else ""
+        f"'{first['report']['judge']}', agreement with the reference."
+        if first["report"]
+        else ""
     )
     return "\n".join(parts)
 
@@ -123,5 +127,9 @@ def table_json(models: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         name: {protocol: brief(scores, protocol) for protocol in scores["protocols"]} for name, scores in models.items()
     }
     result["trivial"] = {protocol: part["trivial"] for protocol, part in first["protocols"].items()}
-    result["about"] = {"synthetic": first["synthetic"], "settings": first["settings"], "n_validation": first["n_validation"]}
+    result["about"] = {
+        "synthetic": first["synthetic"],
+        "settings": first["settings"],
+        "n_validation": first["n_validation"],
+    }
     return result

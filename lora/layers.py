@@ -13,8 +13,8 @@ from torch import Tensor, nn
 def keep_mask(shape: torch.Size, drop: float, device: torch.device) -> Tensor:
     """bool, each element False with probability `drop`, independently; from torch's default generator.
 
-    On CPUs the distances between dropped elements are drawn (geometric), which needs `drop` random numbers per element
-    instead of one.
+    On CPUs the distances between dropped elements are drawn (geometric), which needs `drop` random numbers
+    per element instead of one.
     """
     if device.type != "cpu":
         return torch.rand(shape, device=device) >= drop
@@ -32,8 +32,8 @@ def keep_mask(shape: torch.Size, drop: float, device: torch.device) -> Tensor:
 class LowRankLinear(torch.autograd.Function):
     """W x + b + s B A (k x / (1 - p)) with the input kept once, and the mask as one byte per element.
 
-    PEFT keeps the dropped input in the adapters' dtype beside the mask, and multiplies in that dtype; here the adapters
-    are cast to the input's dtype, and their gradients back.
+    PEFT keeps the dropped input in the adapters' dtype beside the mask, and multiplies in that dtype; here
+    the adapters are cast to the input's dtype, and their gradients back.
     """
 
     @staticmethod
@@ -79,7 +79,8 @@ class LowRankLinear(torch.autograd.Function):
 class LoraLinear(nn.Linear):
     """`base` with adapters beside its weight; a drop-in replacement at the same path, sharing the base's parameters.
 
-    The adapters are float32, A uniform as torch initialises linear layers, B zero: the layer starts as the base.
+    The adapters are float32, A uniform as torch initialises linear layers, B zero: the layer starts as the
+        base.
 
     Args:
         base: the layer to adapt; it is not changed.
@@ -107,7 +108,7 @@ class LoraLinear(nn.Linear):
         return LowRankLinear.apply(x, self.weight, self.bias, self.lora_A, self.lora_B, self.scale, keep, self.dropout)
 
     def update(self) -> Tensor:
-        """s B A, float32 [O, D]: what merging adds to the weight."""
+        """S B A, float32 [O, D]: what merging adds to the weight."""
         return self.scale * (self.lora_B.float() @ self.lora_A.float())  # [O, D]
 
     def merged(self) -> nn.Linear:

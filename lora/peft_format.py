@@ -1,8 +1,8 @@
 """Adapters on disk in PEFT's format (adapter_config.json, adapter_model.safetensors), both ways, strictly.
 
-PEFT names a tensor "base_model.model." + the module's path in transformers + ".lora_A.weight". The paths come in two
-families (minimllama/checkpoint/hf.py). PEFT itself loads the older family only in part, with a warning; here a tensor
-that is not used, or missing, is an error. Source: peft 0.21, utils/save_and_load.py.
+PEFT names a tensor "base_model.model." + the module's path in transformers + ".lora_A.weight". The paths come
+in two families (minimllama/checkpoint/hf.py). PEFT itself loads the older family only in part, with a
+warning; here a tensor that is not used, or missing, is an error. Source: peft 0.21, utils/save_and_load.py.
 """
 
 import json
@@ -125,8 +125,8 @@ def load_adapter(model: MiniMllama, folder: str | Path) -> MiniMllama:
 
     Raises:
         FileNotFoundError: if the folder holds no adapter.
-        ValueError: if a tensor has no place or the wrong shape, PEFT's configuration asks for something that LoRA
-            layers here do not do, or the adapter was trained under other semantics than the model has.
+        ValueError: if a tensor has no place or the wrong shape, PEFT's configuration asks for something that
+            LoRA layers here do not do, or the adapter was trained under other semantics than the model has.
     """
     folder = Path(folder)
     config = _read_config(folder)

@@ -1,6 +1,7 @@
 """Three ways to fine-tune, one word in a recipe: "lora", "partial" (projector and cross-attention), "full".
 
-The paper, sections IV.B (LoRA on every linear layer but lm_head and the embedding) and V.B.3 (partial tuning).
+The paper, sections IV.B (LoRA on every linear layer but lm_head and the embedding) and V.B.3 (partial
+tuning).
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +20,8 @@ class TuneConfig:
 
     Attributes:
         method: of METHODS.
-        r, alpha, dropout, targets, rslora: of the adapters, for method "lora"; see `LoraLinear` and `find_targets`.
+        r, alpha, dropout, targets, rslora: of the adapters, for method "lora"; see `LoraLinear` and
+            `find_targets`.
         seed: of the adapters' first values.
     """
 
@@ -96,7 +98,11 @@ def _full(model: MiniMllama, config: TuneConfig) -> None:
     model.requires_grad_(True)
 
 
-METHODS: dict[str, Callable[[MiniMllama, TuneConfig], None]] = {"lora": _lora, "partial": _partial, "full": _full}
+METHODS: dict[str, Callable[[MiniMllama, TuneConfig], None]] = {
+    "lora": _lora,
+    "partial": _partial,
+    "full": _full,
+}
 
 
 def apply_tuning(model: MiniMllama, config: TuneConfig) -> TuneReport:

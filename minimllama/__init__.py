@@ -1,4 +1,4 @@
-"""Llama 3.2 Vision from scratch, in plain PyTorch. The names below are the public face; docs/tour.md shows them at work."""
+"""Llama 3.2 Vision from scratch, in plain PyTorch. The names below are the public face."""
 
 from minimllama.chat import EncodedDialog, Message, encode_dialog
 from minimllama.checkpoint import load_model, save_model

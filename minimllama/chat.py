@@ -64,7 +64,8 @@ def encode_dialog(messages: Sequence[Message], tokenizer: Tokenizer, *, ask: boo
     Args:
         messages: turns in order.
         tokenizer: its special ids are used; the texts are encoded as ordinary text.
-        ask: end with the assistant's header, so that the model answers. By default when the last turn is the user's.
+        ask: end with the assistant's header, so that the model answers. By default when the last turn is the
+            user's.
 
     Raises:
         ValueError: if there is no turn, or the model is asked right after it has answered.

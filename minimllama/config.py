@@ -1,7 +1,7 @@
 """Sizes of the model, its presets, and how they are read from and written to published configuration files.
 
-Sources: config.json of the Hugging Face layout (transformers, models/mllama/configuration_mllama.py) and params.json
-of Meta's native layout (llama-models, models/llama3/args.py).
+Sources: config.json of the Hugging Face layout (transformers, models/mllama/configuration_mllama.py) and
+params.json of Meta's native layout (llama-models, models/llama3/args.py).
 """
 
 import json
@@ -15,7 +15,8 @@ Json = dict[str, Any]
 def aspect_ratios(max_tiles: int) -> list[tuple[int, int]]:
     """All (rows, columns) grids of at most `max_tiles` tiles; the grid at index i has aspect ratio id i + 1.
 
-    Id 0 means "no image in this slot". llama-models, multimodal/image_transform.py, find_supported_resolutions.
+    Id 0 means "no image in this slot". llama-models, multimodal/image_transform.py,
+    find_supported_resolutions.
     """
     sides = range(1, max_tiles + 1)
     return [(rows, columns) for rows in sides for columns in sides if rows * columns <= max_tiles]
@@ -43,7 +44,9 @@ class VisionConfig:
             raise ValueError(f"vision.width={self.width} is not a multiple of n_heads={self.n_heads}")
         inside = all(0 <= i < self.n_local_layers for i in self.taps)
         if not self.taps or not inside or list(self.taps) != sorted(set(self.taps)):
-            raise ValueError(f"vision.taps={self.taps} must be one or more rising numbers in [0, {self.n_local_layers})")
+            raise ValueError(
+                f"vision.taps={self.taps} must be one or more rising numbers in [0, {self.n_local_layers})"
+            )
 
     @property
     def n_patches(self) -> int:
@@ -99,7 +102,7 @@ class TextConfig:
     def __post_init__(self) -> None:
         if self.width % self.n_heads or self.n_heads % self.n_kv_heads:
             raise ValueError(
-                f"text.n_heads={self.n_heads} must divide width={self.width} and be a multiple of n_kv_heads={self.n_kv_heads}"
+                f"text.n_heads={self.n_heads} must divide width={self.width} and be a multiple of {self.n_kv_heads}"
             )
         if any(not 0 <= i < self.n_layers for i in self.cross_layers):
             raise ValueError(f"text.cross_layers={self.cross_layers} must lie in [0, {self.n_layers})")
@@ -121,7 +124,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         first, last = self.text.vocab_size, self.text.vocab_size + self.text.n_extra_embeddings
         if not first <= self.image_token_id < last:
-            raise ValueError(f"image_token_id={self.image_token_id} must be one of the extra embeddings [{first}, {last})")
+            raise ValueError(
+                f"image_token_id={self.image_token_id} must be one of the extra embeddings [{first}, {last})"
+            )
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "ModelConfig":
@@ -153,7 +158,7 @@ def _expect(fields: Json, where: str, accepted: Json) -> None:
 
 
 def _rope_from_hf(text: Json) -> RopeConfig:
-    """transformers 5 keeps theta inside `rope_parameters`; published files have `rope_theta` and `rope_scaling`."""
+    """Transformers 5 keeps theta inside `rope_parameters`; published files have `rope_theta` and `rope_scaling`."""
     rope = text.get("rope_parameters") or {**text["rope_scaling"], "rope_theta": text["rope_theta"]}
     _expect(rope, "text_config.rope", {"rope_type": "llama3"})
     return RopeConfig(
@@ -264,8 +269,10 @@ def config_to_hf(config: ModelConfig, dtype: str) -> Json:
 
 
 def cross_layer_indices(n_self: int, n_cross: int) -> tuple[int, ...]:
-    """Where Meta's separate list of cross-attention layers stands among all layers (architecture of llama-models,
-    multimodal/model.py: cross layer c runs just before self layer f - 1 + c * f, f = ceil(n_self / n_cross)).
+    """Where Meta's separate list of cross-attention layers stands among all layers.
+
+    Cross layer c runs just before self layer f - 1 + c * f, f = ceil(n_self / n_cross): llama-models,
+    multimodal/model.py, CrossAttentionTextModel.
     """
     every = -(-n_self // n_cross)
     return tuple(every - 1 + c * (every + 1) for c in range(n_cross))
@@ -300,7 +307,12 @@ _INSTRUCT = ModelConfig(vision=VisionConfig(tile_size=560), text=TextConfig(eos_
 _90B = replace(
     _INSTRUCT,
     text=replace(
-        _INSTRUCT.text, width=8192, mlp_width=28672, n_layers=100, n_heads=64, cross_layers=tuple(range(3, 99, 5))
+        _INSTRUCT.text,
+        width=8192,
+        mlp_width=28672,
+        n_layers=100,
+        n_heads=64,
+        cross_layers=tuple(range(3, 99, 5)),
     ),
 )
 PRESETS: dict[str, ModelConfig] = {"11b": _BASE, "11b-instruct": _INSTRUCT, "90b": _90B}
@@ -312,7 +324,9 @@ def differences(a: ModelConfig, b: ModelConfig) -> list[str]:
     def flat(prefix: str, value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
             return {prefix: value}
-        return {key: leaf for name, part in value.items() for key, leaf in flat(f"{prefix}.{name}".strip("."), part).items()}
+        return {
+            key: leaf for name, part in value.items() for key, leaf in flat(f"{prefix}.{name}".strip("."), part).items()
+        }
 
     left, right = flat("", asdict(a)), flat("", asdict(b))
     return [f"{name}: {left[name]!r} against {right[name]!r}" for name in left if left[name] != right[name]]

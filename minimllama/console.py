@@ -32,7 +32,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """ "1:02:03" or "2:03"."""
+    """Hours, minutes and seconds: 1:02:03, or 2:03."""
     whole = round(seconds)
     hours, rest = divmod(whole, 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"

@@ -1,7 +1,8 @@
 """Generation: one prefill of the prompts, then one token per row and step, with fixed-size caches.
 
-Prompts of different lengths share a batch: each row writes and reads at its own positions, so it gets the numbers that
-it would get alone. Generated tokens see the images that the prompt's last token sees; docs/quirks.md, "new tokens".
+Prompts of different lengths share a batch: each row writes and reads at its own positions, so it gets the
+numbers that it would get alone. Generated tokens see the images that the prompt's last token sees;
+docs/quirks.md, "new tokens".
 
 Shapes: R rows (one per sample), T longest prompt, W vocabulary, I image slots, K tile slots, D width.
 """
@@ -25,7 +26,8 @@ class Sampling:
 
     Attributes:
         temperature: 0 takes the most likely token; otherwise logits are divided by it.
-        top_p: sample among the most likely tokens that together reach this probability. arXiv:1904.09751, sec. 3.1.
+        top_p: sample among the most likely tokens that together reach this probability. arXiv:1904.09751,
+            sec. 3.1.
     """
 
     temperature: float = 0.0
@@ -78,9 +80,7 @@ class Prefix:
 
 
 @torch.no_grad()
-def prefill(
-    model: MiniMllama, prompts: Sequence[Tensor], images: ImageBatch | None = None, n_new: int = 0
-) -> Prefix:
+def prefill(model: MiniMllama, prompts: Sequence[Tensor], images: ImageBatch | None = None, n_new: int = 0) -> Prefix:
     """Run prompts of different lengths, with room for n_new more tokens each.
 
     Args:

@@ -1,7 +1,8 @@
 """Pages to tiles: choose a grid, resize, pad, split, normalise. Pillow and torch only.
 
-Source: llama-models, multimodal/image_transform.py, and transformers' MllamaImageProcessorPil, which agree bit for bit
-on everything but transparency (composited on white, as transformers does). The arithmetic is float64 where theirs is.
+Source: llama-models, multimodal/image_transform.py, and transformers' MllamaImageProcessorPil, which agree
+bit for bit on everything but transparency (composited on white, as transformers does). The arithmetic is
+float64 where theirs is.
 
 Shapes: B samples, I image slots, K tile slots, S tile side in pixels, N images.
 """
@@ -67,8 +68,8 @@ class ImageBatch:
 def choose_grid(width: int, height: int, tile: int, max_tiles: int) -> tuple[int, int]:
     """The (rows, columns) of tiles on which an image appears best.
 
-    Among grids that need no shrinking the smallest enlargement, otherwise the least shrinking; ties go to fewer tiles.
-    llama-models, image_transform.py, get_max_res_without_distortion and select_best_resolution.
+    Among grids that need no shrinking the smallest enlargement, otherwise the least shrinking; ties go to
+    fewer tiles. llama-models, image_transform.py, get_max_res_without_distortion and select_best_resolution.
     """
     grids = aspect_ratios(max_tiles)
     scales = [min(rows * tile / height, columns * tile / width) for rows, columns in grids]
@@ -80,7 +81,8 @@ def choose_grid(width: int, height: int, tile: int, max_tiles: int) -> tuple[int
 def fit_size(width: int, height: int, grid: tuple[int, int], tile: int) -> tuple[int, int]:
     """Size (width, height) of the image inside its canvas: aspect kept, enlarged to at most one tile side.
 
-    The products are rounded to float64 before the floor; exact integers would differ for about one size in 10,000.
+    The products are rounded to float64 before the floor; exact integers would differ for about one size in
+    10,000.
     """
     target_height = min(max(height, tile), grid[0] * tile)
     target_width = min(max(width, tile), grid[1] * tile)
@@ -133,7 +135,13 @@ class ImageTransform:
         """
         path = Path(folder) / "preprocessor_config.json"
         fields = json.loads(path.read_text())
-        accepted = {"resample": 2, "do_resize": True, "do_rescale": True, "do_normalize": True, "do_pad": True}
+        accepted = {
+            "resample": 2,
+            "do_resize": True,
+            "do_rescale": True,
+            "do_normalize": True,
+            "do_pad": True,
+        }
         for name, value in accepted.items():
             if fields.get(name, value) != value:
                 raise ValueError(f"{path}: {name}={fields[name]!r} is not supported, only {value!r}")

@@ -1,8 +1,9 @@
 """Random weights for training from scratch, and for models that tests and benchmarks make themselves.
 
-The published checkpoints never need this. Matrices have deviation 1 / sqrt(inputs); projections into the residual stream
-are scaled down by the square root of their number (GPT-2, Radford et al. 2019, sec. 2.3). Patch filters sum to zero, so
-that blank paper gives nothing, and token positions start as two-dimensional sines and cosines of the size of a patch's
+The published checkpoints never need this. Matrices have deviation 1 / sqrt(inputs); projections into the
+residual stream are scaled down by the square root of their number (GPT-2, Radford et al. 2019, sec. 2.3).
+Patch filters sum to zero, so that blank paper gives nothing, and token positions start as two-dimensional
+sines and cosines of the size of a patch's
 signal: with the usual small random ones the text took ten times as many pages to find a lead (docs/runs).
 
 Shapes: P tokens per tile, D width, G patches per side.
@@ -22,7 +23,8 @@ GATE = 1.0  # a gate of 0 would keep a new branch silent; published ones are lea
 def sine_positions(grid: int, width: int) -> Tensor:
     """Positions of a class token (zeros) and of grid x grid patches, row by row: [P, D].
 
-    A quarter of the features each for sine and cosine of row and column. Vaswani et al. 2017, sec. 3.5, in two dimensions.
+    A quarter of the features each for sine and cosine of row and column. Vaswani et al. 2017, sec. 3.5, in
+    two dimensions.
     """
     n = width // 4
     rates = 100.0 ** -(torch.arange(n) / n)

@@ -1,10 +1,12 @@
 """Fixed-size caches of keys and values for decoding.
 
-Self-attention: one slot per position, written at each row's own position, so ragged prompts decode in one batch.
-Cross-attention: the keys and values of all vision tokens, computed once. Heads are stored ungrouped (G of them), a
-quarter of what Meta's reference stores. llama-models, multimodal/model.py, setup_cache and compute_xattn_kv_cache.
+Self-attention: one slot per position, written at each row's own position, so ragged prompts decode in one
+batch. Cross-attention: the keys and values of all vision tokens, computed once. Heads are stored ungrouped (G
+of them), a quarter of what Meta's reference stores. llama-models, multimodal/model.py, setup_cache and
+compute_xattn_kv_cache.
 
-Shapes: R rows, B samples with images, G key/value heads, C slots, T new positions, E features per head, V vision tokens.
+Shapes: R rows, B samples with images, G key/value heads, C slots, T new positions, E features per head, V
+    vision tokens.
 """
 
 from dataclasses import dataclass, replace

@@ -1,6 +1,7 @@
 """Building blocks that both towers use: RMSNorm, SwiGLU, GeluMLP and one attention call.
 
-Shapes: B rows, S tokens, Z keys, D width, M inner width, H query heads, G key/value heads, E features per head.
+Shapes: B rows, S tokens, Z keys, D width, M inner width, H query heads, G key/value heads, E features per
+    head.
 """
 
 import math
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 class RMSNorm(nn.Module):
     """w * x / rms(x), with the statistics in float32. Zhang & Sennrich 2019, Eq. 4 (arXiv:1910.07467).
 
-    The result is cast back to x's dtype before the weight multiplies it: llama-models, models/llama3/model.py, RMSNorm.
+    The result is cast back to x's dtype before the weight multiplies it: llama-models,
+    models/llama3/model.py, RMSNorm.
     """
 
     def __init__(self, width: int, eps: float) -> None:
@@ -89,7 +91,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causa
     Args:
         q: [B, H, S, E].
         k, v: [B, G, Z, E].
-        mask: bool, broadcastable to [B, H, S, Z]; True where a query may see a key. A query that sees no key gets NaN.
+        mask: bool, broadcastable to [B, H, S, Z]; True where a query may see a key. A query that sees no key
+            gets NaN.
         causal: query i sees keys 0..i; needs S == Z.
 
     Returns:

@@ -1,7 +1,7 @@
 """Many short continuations of a few prompts in one pass: the way to score all labels of an image.
 
-The image and the prompt are run once; every suffix becomes a row that starts from a copy of the prompt's (short) text
-cache and shares the image's keys and values.
+The image and the prompt are run once; every suffix becomes a row that starts from a copy of the prompt's
+(short) text cache and shares the image's keys and values.
 
 Shapes: B prompts, L suffixes, R = B * L rows, T longest suffix, C candidate tokens, D width.
 """
@@ -48,7 +48,8 @@ def next_token_logits(
 ) -> Tensor:
     """Logits of candidate tokens after every prompt + suffix; the difference of two is the log-odds of one to the other.
 
-    Only the candidates' rows of lm_head are computed, in float32: in bfloat16 log-odds would come in steps of 1/16.
+    Only the candidates' rows of lm_head are computed, in float32: in bfloat16 log-odds would come in steps of
+    1/16.
 
     Args:
         model: in evaluation mode.

@@ -9,15 +9,14 @@ R rows of text, T positions, D text width, X vision features, A supervised posit
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from minimllama.config import ModelConfig
 from minimllama.image import ImageBatch
 from minimllama.kv_cache import KvCache
 from minimllama.text import TextDecoder
-from minimllama.vision import VisionEncoder
 from minimllama.visibility import Sight, see
+from minimllama.vision import VisionEncoder
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class MiniMllama(nn.Module):
         Returns:
             [B, V, D]; None if no sample has an image.
         """
-        b, slots, tiles = images.pixels.shape[:3]
+        b, slots = images.pixels.shape[:2]
         n_tiles = [row[i] if i < len(row) else 0 for row in images.n_tiles for i in range(slots)]
         chosen = [i for i, n in enumerate(n_tiles) if n or self.leak]
         if not any(n_tiles):

@@ -1,8 +1,8 @@
 """Rotary position embedding with Llama 3.1's frequency scaling.
 
-Sources: Su et al. 2021, Eq. 34 (arXiv:2104.09864); scaling: llama-models, models/llama3/model.py, apply_scaling.
-Pairs are halves (element i with i + E / 2), as in the Hugging Face files; checkpoint/meta.py permutes Meta's
-interleaved pairs once, on loading.
+Sources: Su et al. 2021, Eq. 34 (arXiv:2104.09864); scaling: llama-models, models/llama3/model.py,
+apply_scaling. Pairs are halves (element i with i + E / 2), as in the Hugging Face files; checkpoint/meta.py
+permutes Meta's interleaved pairs once, on loading.
 
 Shapes: B rows, T tokens, H heads, E features per head, F = E / 2 frequencies.
 """
@@ -18,8 +18,8 @@ from minimllama.config import RopeConfig
 def rope_frequencies(config: RopeConfig, head_width: int) -> Tensor:
     """Angle per position of each pair, float32 [F], on the CPU.
 
-    Wavelengths below original / high_freq_factor keep their frequency, those above original / low_freq_factor are
-    slowed down by `factor`, and those between are interpolated.
+    Wavelengths below original / high_freq_factor keep their frequency, those above original / low_freq_factor
+    are slowed down by `factor`, and those between are interpolated.
     """
     exponents = torch.arange(0, head_width, 2, device="cpu").float() / head_width  # [F]
     frequencies = 1.0 / config.theta**exponents  # [F]
@@ -33,7 +33,7 @@ def rope_frequencies(config: RopeConfig, head_width: int) -> Tensor:
 
 
 def rope_cos_sin(positions: Tensor, config: RopeConfig, head_width: int) -> tuple[Tensor, Tensor]:
-    """cos and sin of every angle.
+    """Cos and sin of every angle.
 
     Args:
         positions: int [B, T].

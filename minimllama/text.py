@@ -25,7 +25,8 @@ class Span:
     Attributes:
         cos, sin: rotary angles, float32 [R, 1, T, E / 2].
         positions: int [R, T].
-        n_cached: Z, how many leading cache slots the tokens look at; 0: they start their rows and see each other only.
+        n_cached: Z, how many leading cache slots the tokens look at; 0: they start their rows and see each
+            other only.
         mask: bool [R, 1, T, Z], which of the Z slots each token sees; None: all of them.
     """
 
@@ -66,7 +67,8 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Text queries over vision keys: normalised per head, no positions, not causal. arXiv:2407.21783, sec. 7.
 
-    Because nothing here depends on order, the queries of all rows about one sample form one call over its keys.
+    Because nothing here depends on order, the queries of all rows about one sample form one call over its
+    keys.
     """
 
     def __init__(self, config: TextConfig) -> None:
@@ -122,8 +124,8 @@ class SelfLayer(nn.Module):
 class CrossLayer(nn.Module):
     """x + tanh(a) r Attention(norm(x), image), then x + tanh(m) r MLP(norm(x)). Flamingo, sec. 2.2 (arXiv:2204.14198).
 
-    r is 0 for positions that see no image: the layer is the identity for them (Meta). With `leak` the attention's
-    r is 1, as in transformers; docs/quirks.md, "rows that see nothing".
+    r is 0 for positions that see no image: the layer is the identity for them (Meta). With `leak` the
+    attention's r is 1, as in transformers; docs/quirks.md, "rows that see nothing".
     """
 
     def __init__(self, config: TextConfig, *, leak: bool) -> None:
@@ -190,8 +192,8 @@ class TextDecoder(nn.Module):
             sight: who sees what; None skips the cross-attention layers (text only).
             cache: written to, and read from if n_cached is given.
             positions: int [R, T], where the tokens stand in their rows; 0..T-1 if None.
-            n_cached: number of leading cache slots that these tokens may look at, their own included; 0 when they
-                start their rows.
+            n_cached: number of leading cache slots that these tokens may look at, their own included; 0 when
+                they start their rows.
             ragged: False promises one token per row, all in slot n_cached - 1.
 
         Returns:

@@ -5,6 +5,7 @@ Source: llama-models, models/llama3/tokenizer.py. Ordinary text never becomes a 
 """
 
 import base64
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -19,19 +20,25 @@ IMAGE = "<|image|>"
 SPECIAL = (BOS, EOS, PAD, START_HEADER, END_HEADER, EOM, EOT)
 
 # Meta's own numbering after the 128,000 ranks. Its <|image|> (128011) is replaced by 128256 before the model.
-_LLAMA_SPECIAL = {BOS: 128000, EOS: 128001, PAD: 128004, START_HEADER: 128006, END_HEADER: 128007, EOM: 128008, EOT: 128009}
+_LLAMA_SPECIAL = {
+    BOS: 128000,
+    EOS: 128001,
+    PAD: 128004,
+    START_HEADER: 128006,
+    END_HEADER: 128007,
+    EOM: 128008,
+    EOT: 128009,
+}
 _LLAMA_RANKS, _LLAMA_VOCABULARY = 128000, 128256
-_LLAMA_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+_LLAMA_PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 class Tokenizer(Protocol):
     """What the rest of the project uses of a tokenizer.
 
     Attributes:
-        special: ids of SPECIAL and of IMAGE. The image token is the first id after the vocabulary: it has an embedding
-            and can never be predicted.
+        special: ids of SPECIAL and of IMAGE. The image token is the first id after the vocabulary: it has an
+            embedding and can never be predicted.
         vocabulary: number of ids that can be predicted.
     """
 
@@ -112,6 +119,29 @@ class SentencePieceTokenizer:
         return self._model.decode([i for i in ids if i not in named])
 
 
+def find_tokenizer(folder: str | Path) -> Path:
+    """The tokenizer.model in a checkpoint's folder, or in its `original/`.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    for path in (Path(folder) / "tokenizer.model", Path(folder) / "original" / "tokenizer.model"):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"no tokenizer.model in {folder} or its original/; Meta's file ships beside the published weights"
+    )
+
+
+def copy_tokenizer(source: str | Path, target: str | Path) -> None:
+    """Put a checkpoint's tokenizer.model beside a rewritten one; nothing happens if the source has none."""
+    try:
+        path = find_tokenizer(source)
+    except FileNotFoundError:
+        return
+    shutil.copyfile(path, Path(target) / "tokenizer.model")
+
+
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """Open a tokenizer.model, or the one in a checkpoint's folder (also in its `original/`).
 
@@ -119,15 +149,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         FileNotFoundError: if there is none.
         ValueError: if the file is neither kind.
     """
-    path = Path(path)
-    if path.is_dir():
-        candidates = [path / "tokenizer.model", path / "original" / "tokenizer.model"]
-        found = [candidate for candidate in candidates if candidate.is_file()]
-        if not found:
-            raise FileNotFoundError(
-                f"no tokenizer.model in {path} or {path / 'original'}; Meta's file ships beside the published weights"
-            )
-        path = found[0]
+    path = find_tokenizer(path) if Path(path).is_dir() else Path(path)
     with path.open("rb") as file:
         first_line = file.readline(200).split()
     is_ranks = len(first_line) == 2 and first_line[1].isdigit()

@@ -1,10 +1,12 @@
 """Which text positions see which tiles, and the cheapest exact way to tell the cross-attention.
 
-Source: llama-models, multimodal/model.py, _get_full_row_masked_out_mask and create_multimodal_mask; transformers,
-processing_mllama.py, get_cross_attention_token_mask. Where they differ: docs/quirks.md, "rows that see nothing".
+Source: llama-models, multimodal/model.py, _get_full_row_masked_out_mask and create_multimodal_mask;
+transformers, processing_mllama.py, get_cross_attention_token_mask. Where they differ: docs/quirks.md, "rows
+that see nothing".
 
-Shapes: B samples (with images), R rows of text (questions; R = B unless several ask about one sample), T positions,
-I image slots, K tile slots, P tokens per tile, V = I * K * P vision tokens, N most rows of one sample.
+Shapes: B samples (with images), R rows of text (questions; R = B unless several ask about one sample), T
+positions, I image slots, K tile slots, P tokens per tile, V = I * K * P vision tokens, N most rows of one
+sample.
 """
 
 from collections.abc import Sequence
@@ -19,7 +21,8 @@ from minimllama.config import ModelConfig
 def image_intervals(tokens: Sequence[int], image_token_id: int) -> list[tuple[int, int]]:
     """For each image token the positions [start, end) that see its image.
 
-    An image is seen from its token to the next image token; images in a row share the text that follows the last.
+    An image is seen from its token to the next image token; images in a row share the text that follows the
+    last.
     """
     starts = [i for i, token in enumerate(tokens) if token == image_token_id]
     ends = [*starts, len(tokens)][1:]
@@ -119,7 +122,8 @@ class Sight:
     Attributes:
         sees: bool [R, T, 1]; False where a position may attend to nothing.
         n_keys: only the first n_keys vision tokens of each sample are ever seen.
-        mask: bool, broadcastable to [B, 1, N * T, n_keys], or None when all n_keys are seen by every seeing position.
+        mask: bool, broadcastable to [B, 1, N * T, n_keys], or None when all n_keys are seen by every seeing
+            position.
         groups: which rows belong to which sample.
     """
 
@@ -137,8 +141,8 @@ class Sight:
 def look(visible: Tensor, groups: RowGroups, tokens_per_tile: int, *, leak: bool = False) -> Sight:
     """Find the cheapest exact description of `visible`.
 
-    With one image slot and positions that see either nothing or all tiles of their image, unused tiles become a key
-    mask, or vanish when all samples have the same number of tiles. Otherwise the mask is written out.
+    With one image slot and positions that see either nothing or all tiles of their image, unused tiles become
+    a key mask, or vanish when all samples have the same number of tiles. Otherwise the mask is written out.
 
     Args:
         visible: bool [R, T, I, K].

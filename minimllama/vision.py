@@ -1,14 +1,15 @@
 """The vision tower: pixels of up to K tiles per image -> 7680 features per vision token.
 
-Source: llama-models, models/llama3/multimodal/model.py (VisionEncoder, ImageTransformer) and encoder_utils.py.
+Source: llama-models, models/llama3/multimodal/model.py (VisionEncoder, ImageTransformer) and
+    encoder_utils.py.
 
-All tiles of an image form ONE sequence. It is laid out here as [tokens of tile 0, ..., tokens of tile K-1, padding
-tokens of tile 0, ..., of tile K-1] instead of Meta's tile-by-tile padding: attention has no order, and so the real
-tokens of an image with n tiles are simply the first n * P ones.
+All tiles of an image form ONE sequence. It is laid out here as [tokens of tile 0, ..., tokens of tile K-1,
+padding tokens of tile 0, ..., of tile K-1] instead of Meta's tile-by-tile padding: attention has no order,
+and so the real tokens of an image with n tiles are simply the first n * P ones.
 
-Shapes: N images, K tile slots, P tokens per tile, Q padding tokens per tile, S = K * (P + Q) sequence, D width,
-H heads, E features per head, R grids (aspect ratio ids), C channels, U patches per tile, A pixel values per patch,
-L real tokens, J taps.
+Shapes: N images, K tile slots, P tokens per tile, Q padding tokens per tile, S = K * (P + Q) sequence, D
+width, H heads, E features per head, R grids (aspect ratio ids), C channels, U patches per tile, A pixel
+values per patch, L real tokens, J taps.
 """
 
 from collections.abc import Sequence
@@ -75,8 +76,8 @@ class TokenPosition(nn.Module):
 class VisionAttention(nn.Module):
     """Attention in which padding queries do not see padding keys, and everything else is visible.
 
-    Real queries see all keys, padding queries see the real keys: two calls without a mask give the same numbers as
-    Meta's [S, S] mask (encoder_utils.py, build_encoder_attention_mask) and let fast kernels run.
+    Real queries see all keys, padding queries see the real keys: two calls without a mask give the same
+    numbers as Meta's [S, S] mask (encoder_utils.py, build_encoder_attention_mask) and let fast kernels run.
     """
 
     def __init__(self, config: VisionConfig) -> None:
@@ -108,7 +109,7 @@ def attend_around_padding(q: Tensor, k: Tensor, v: Tensor, n_real: int) -> Tenso
 
 
 class VisionLayer(nn.Module):
-    """x + a Attention(LN(x)), then x + f MLP(LN(x)); a = f = 1 in the local encoder, tanh of gates in the global one."""
+    """x + a Attention(LN(x)), then x + f MLP(LN(x)); a = f = 1 if local, tanh of gates if global."""
 
     def __init__(self, config: VisionConfig, *, gated: bool) -> None:
         super().__init__()
@@ -131,7 +132,8 @@ class VisionEncoder(nn.Module):
     """Patches, positions, local layers with taps, global layers, all features side by side.
 
     `tap` says which state a tap index means: "input" is the state that enters local layer i (Meta, torchtune,
-    transformers up to 4.54), "output" the one that leaves it (transformers from 4.56 on). docs/quirks.md, "taps".
+    transformers up to 4.54), "output" the one that leaves it (transformers from 4.56 on). docs/quirks.md,
+    "taps".
     """
 
     def __init__(self, config: VisionConfig, tap: str = "input") -> None:

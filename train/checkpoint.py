@@ -1,7 +1,7 @@
 """Checkpoints that are whole or absent: written beside their place, then renamed.
 
-checkpoint-<step>/ holds `adapter/` (PEFT format, under "lora") and `state.pt` (all that is trained in float32, AdamW's
-moments, step, position in the data, random state): enough to go on bit for bit.
+checkpoint-<step>/ holds `adapter/` (PEFT format, under "lora") and `state.pt` (all that is trained in
+float32, AdamW's moments, step, position in the data, random state): enough to go on bit for bit.
 """
 
 import os
@@ -47,7 +47,13 @@ def _set_random_state(state: dict[str, Any]) -> None:
 
 
 def save_checkpoint(
-    folder: Path, model: MiniMllama, optimizer: MasterAdamW, progress: Progress, recipe: str, method: str, keep: int
+    folder: Path,
+    model: MiniMllama,
+    optimizer: MasterAdamW,
+    progress: Progress,
+    recipe: str,
+    method: str,
+    keep: int,
 ) -> Path:
     """Write checkpoint-<step>, point `latest` at it, and remove all but the newest `keep`.
 

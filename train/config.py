@@ -114,7 +114,8 @@ class RunConfig:
         sizes: of PRESETS, for a model trained from scratch.
         tokenizer: a tokenizer.model; beside the checkpoint if empty.
         semantics: "meta", "hf" or "hf445".
-        resume: "auto" goes on from the newest checkpoint if there is one, "none" refuses a folder that has one.
+        resume: "auto" goes on from the newest checkpoint if there is one, "none" refuses a folder that has
+            one.
     """
 
     name: str
@@ -126,8 +127,8 @@ class RunConfig:
     semantics: str = "meta"
     resume: str = "auto"
     data: DataConfig
-    tuning: TuneConfig = TuneConfig()
-    optim: OptimConfig = OptimConfig()
+    tuning: TuneConfig = field(default_factory=TuneConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
     batch: BatchConfig = BatchConfig()
     compute: ComputeConfig = ComputeConfig()
     save: SaveConfig = SaveConfig()
@@ -150,7 +151,8 @@ def from_dict(cls: type[Any], values: dict[str, Any], where: str = "") -> Any:
     """Nested dicts -> nested dataclasses.
 
     Raises:
-        ValueError: for a field that does not exist (with the nearest one that does), is missing, or has another type.
+        ValueError: for a field that does not exist (with the nearest one that does), is missing, or has
+            another type.
     """
     fields = {f.name: f for f in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
@@ -191,7 +193,8 @@ def load_recipe(path: str | Path) -> RunConfig:
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is not TOML, or a setting is unknown, missing or wrong; the message names file and setting.
+        ValueError: if it is not TOML, or a setting is unknown, missing or wrong; the message names file and
+            setting.
     """
     path = Path(path)
     if not path.is_file():

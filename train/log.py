@@ -13,8 +13,8 @@ FILE = "log.jsonl"
 class StepLog:
     """Appends to log.jsonl of a run folder.
 
-    A run that goes on from an earlier step keeps the lines up to it; the lines of steps that are done again are moved
-    to log-before-<step>.jsonl.
+    A run that goes on from an earlier step keeps the lines up to it; the lines of steps that are done again
+    are moved to log-before-<step>.jsonl.
 
     Args:
         folder: of the run.

@@ -58,7 +58,7 @@ class Setup:
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto": an accelerator if there is one."""
+    """The named device; "auto" is an accelerator if there is one."""
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -136,7 +136,8 @@ def train_step(setup: Setup, batches: Sequence[Batch], optimizer: MasterAdamW, l
 
     Args:
         setup: of the run.
-        batches: micro-batches; the loss is summed over their answer tokens and divided by the number of all of them.
+        batches: micro-batches; the loss is summed over their answer tokens and divided by the number of all
+            of them.
         optimizer: of the trained parameters.
         lr: learning rate of this step.
 
@@ -235,7 +236,8 @@ def run(config: RunConfig) -> Path:
     if found:
         say(f"going on from {found.name}")
     log = StepLog(folder, progress.step, setup.n_steps)
-    for progress in _steps(setup, optimizer, progress, log):
+    for reached in _steps(setup, optimizer, progress, log):
+        progress = reached
         if config.save.every and progress.step % config.save.every == 0 and progress.step < setup.n_steps:
             _save(setup, optimizer, progress, recipe)
     log.close()

@@ -66,10 +66,14 @@ class MasterAdamW:
         if not self.trained:
             raise ValueError("nothing to train: no parameter has requires_grad")
         self.masters = {
-            name: p if p.dtype == torch.float32 else p.detach().float().requires_grad_() for name, p in self.trained.items()
+            name: p if p.dtype == torch.float32 else p.detach().float().requires_grad_()
+            for name, p in self.trained.items()
         }
         groups = [
-            {"params": [p for p in self.masters.values() if p.dim() > 1], "weight_decay": config.weight_decay},
+            {
+                "params": [p for p in self.masters.values() if p.dim() > 1],
+                "weight_decay": config.weight_decay,
+            },
             {"params": [p for p in self.masters.values() if p.dim() <= 1], "weight_decay": 0.0},
         ]
         self.adamw = torch.optim.AdamW(
@@ -111,7 +115,10 @@ class MasterAdamW:
 
     def state_dict(self) -> dict[str, Any]:
         """Masters by name, and AdamW's moments."""
-        return {"masters": {name: p.detach() for name, p in self.masters.items()}, "adamw": self.adamw.state_dict()}
+        return {
+            "masters": {name: p.detach() for name, p in self.masters.items()},
+            "adamw": self.adamw.state_dict(),
+        }
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:

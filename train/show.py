@@ -24,7 +24,8 @@ def show(config: RunConfig, position: int, out: Path) -> tuple[Sample, str]:
         out: where the page goes, a .png.
 
     Returns:
-        The sample, and a text: the record, the tiles, and each question's tokens, in [brackets] where they carry loss.
+        The sample, and a text: the record, the tiles, and each question's tokens, in [brackets] where they
+            carry loss.
 
     Raises:
         FileExistsError: if the picture is there already.

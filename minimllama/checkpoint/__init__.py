@@ -1,6 +1,7 @@
 """Reading and writing whole models. The model asks the files: each of OUR names is looked up, nothing may be left over.
 
-Layouts: Hugging Face (config.json, safetensors, either family of names) and Meta's (params.json, consolidated*.pth).
+Layouts: Hugging Face (config.json, safetensors, either family of names) and Meta's (params.json,
+    consolidated*.pth).
 """
 
 import json
@@ -30,7 +31,10 @@ def _some(names: Iterable[str], most: int = 10) -> str:
 
 
 def check_tensors(
-    folder: Path, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], surplus: Iterable[str]
+    folder: Path,
+    wanted: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[int, ...]],
+    surplus: Iterable[str],
 ) -> None:
     """Raise one error that lists everything that does not fit.
 
@@ -84,7 +88,9 @@ def _resolve_config(folder: Path, config: ModelConfig | None) -> ModelConfig:
         stated = ModelConfig.from_folder(folder)
         unstated = ("vision.", *_DERIVED_PARAMS)
         if wrong := [d for d in differences(config, stated) if not d.startswith(unstated)]:
-            raise ValueError(f"the given config and {folder / 'params.json'} differ (given against file): {'; '.join(wrong)}")
+            raise ValueError(
+                f"the given config and {folder / 'params.json'} differ (given against file): {'; '.join(wrong)}"
+            )
     return config
 
 
@@ -98,13 +104,13 @@ def load_model(
     """Load a checkpoint, holding one copy of the weights and one tensor at most.
 
     Args:
-        folder: Hugging Face layout (one or many safetensors files, either family of names) or Meta's native layout
-            (params.json and consolidated*.pth, one or many tensor-parallel shards).
+        folder: Hugging Face layout (one or many safetensors files, either family of names) or Meta's native
+            layout (params.json and consolidated*.pth, one or many tensor-parallel shards).
         dtype: of all parameters.
         device: where they go.
         semantics: "meta", "hf" or "hf445"; see `MiniMllama`.
-        config: sizes; read from the folder if None. params.json does not hold the vision sizes: without `config` the
-            published ones are taken.
+        config: sizes; read from the folder if None. params.json does not hold the vision sizes: without
+            `config` the published ones are taken.
 
     Returns:
         The model in evaluation mode.
@@ -158,7 +164,11 @@ def save_model(model: MiniMllama, folder: str | Path, max_shard_bytes: int = 5 *
     weight_map: dict[str, str] = {}
     for i, names in enumerate(shards, start=1):
         file = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
-        save_file({name: tensors[name].cpu().contiguous() for name in names}, folder / file, metadata={"format": "pt"})
+        save_file(
+            {name: tensors[name].cpu().contiguous() for name in names},
+            folder / file,
+            metadata={"format": "pt"},
+        )
         weight_map |= dict.fromkeys(names, file)
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     vision = model.config.vision

@@ -1,7 +1,7 @@
 """Named tensors in files, read one at a time.
 
-A file is opened for each tensor and closed after it: a mapping that stays open would count every page it has touched
-as a second copy of the weights. Measured: docs/quirks.md, "peak memory while loading".
+A file is opened for each tensor and closed after it: a mapping that stays open would count every page it has
+touched as a second copy of the weights. Measured: docs/quirks.md, "peak memory while loading".
 """
 
 import json
@@ -76,7 +76,8 @@ class PthFiles:
 
     Raises:
         FileNotFoundError: if the folder has no such file.
-        ValueError: if a file is damaged or holds something that is not a tensor, or shards hold different names.
+        ValueError: if a file is damaged or holds something that is not a tensor, or shards hold different
+            names.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -1,7 +1,8 @@
 """Names of the Hugging Face layout.
 
-Two families of names are in use for the same tensors (transformers, conversion_mapping.py): "files", which the
-published checkpoints have and save_pretrained writes, and "memory", the module paths of transformers from 4.52 on.
+Two families of names are in use for the same tensors (transformers, conversion_mapping.py): "files", which
+the published checkpoints have and save_pretrained writes, and "memory", the module paths of transformers from
+4.52 on.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,10 +1,11 @@
 """Meta's native layout: other names, interleaved rotary pairs, 4 x 4 position grids, tensor-parallel shards.
 
 Source: llama-models, multimodal/model.py (names and shapes) and the conversion script of transformers
-(convert_mllama_weights_to_hf.py). architecture: every tensor is described by where it stands, how its shards join,
-and how it becomes ours.
+(convert_mllama_weights_to_hf.py). architecture: every tensor is described by where it stands, how its shards
+join, and how it becomes ours.
 
-Shapes: H heads, F rotary pairs per head, D width, O columns of a weight, N tokens per table cell, K tile slots.
+Shapes: H heads, F rotary pairs per head, D width, O columns of a weight, N tokens per table cell, K tile
+    slots.
 """
 
 from collections.abc import Callable, Mapping
@@ -65,7 +66,12 @@ def _vision_layer_origin(prefix: str, path: list[str]) -> Origin:
         leaf = {"fc1": "c_fc", "fc2": "c_proj"}[path[1]]
         dim = {"fc1.weight": 0, "fc1.bias": 0, "fc2.weight": 1, "fc2.bias": None}[".".join(path[1:])]
         return Origin((f"{prefix}mlp.{leaf}.{path[2]}",), dim)
-    leaf = {"attention_norm": "ln_1", "mlp_norm": "ln_2", "attention_gate": "gate_attn", "mlp_gate": "gate_ffn"}[path[0]]
+    leaf = {
+        "attention_norm": "ln_1",
+        "mlp_norm": "ln_2",
+        "attention_gate": "gate_attn",
+        "mlp_gate": "gate_ffn",
+    }[path[0]]
     return Origin((".".join([prefix + leaf, *path[1:]]),))
 
 

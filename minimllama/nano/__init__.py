@@ -7,7 +7,7 @@ NAME = "nano"
 
 
 def resolve_model(name: str) -> Path:
-    """ "nano" -> the packaged checkpoint; anything else is a folder.
+    """The packaged checkpoint for "nano"; anything else is a folder.
 
     Raises:
         FileNotFoundError: if there is no such folder.

@@ -1,7 +1,8 @@
 """The shape of one heartbeat: a sum of asymmetric Gaussians and one plateau, seen by eight independent channels.
 
-A wave of the limb leads is a vector in the frontal plane (amplitude A mV, angle a): I = A cos(a), II = A cos(a - 60).
-The chest leads take one amplitude each. After McSharry et al. 2003 (doi:10.1109/TBME.2003.808805), unrolled in time.
+A wave of the limb leads is a vector in the frontal plane (amplitude A mV, angle a): I = A cos(a), II = A
+cos(a - 60). The chest leads take one amplitude each. After McSharry et al. 2003
+(doi:10.1109/TBME.2003.808805), unrolled in time.
 
 Shapes: W waves, C = 8 channels (I, II, V1-V6), L = 12 leads, N samples.
 """
@@ -14,7 +15,12 @@ import numpy as np
 N_CHANNELS = 8
 TO_LEADS = np.zeros((12, N_CHANNELS), np.float32)  # LEADS = TO_LEADS @ channels
 TO_LEADS[0, 0] = TO_LEADS[1, 1] = 1
-TO_LEADS[2, :2], TO_LEADS[3, :2], TO_LEADS[4, :2], TO_LEADS[5, :2] = (-1, 1), (-0.5, -0.5), (1, -0.5), (-0.5, 1)
+TO_LEADS[2, :2], TO_LEADS[3, :2], TO_LEADS[4, :2], TO_LEADS[5, :2] = (
+    (-1, 1),
+    (-0.5, -0.5),
+    (1, -0.5),
+    (-0.5, 1),
+)
 TO_LEADS[6:, 2:] = np.eye(6)
 
 
@@ -126,9 +132,19 @@ def normal_beat(axis: float) -> Beat:
         {
             "p_right": Wave(at=-168, widths=(17, 19), limb=(0.085, 60), chest=(0.06, 0.07, 0.06, 0.05, 0.05, 0.045)),
             "p_left": Wave(at=-142, widths=(18, 15), limb=(0.075, 50), chest=(-0.035, 0.03, 0.04, 0.045, 0.045, 0.045)),
-            "q": Wave(at=-24, widths=(7.5, 7.5), limb=(0.09, axis + 165), chest=(0.20, 0.25, 0.10, -0.02, -0.07, -0.08)),
+            "q": Wave(
+                at=-24,
+                widths=(7.5, 7.5),
+                limb=(0.09, axis + 165),
+                chest=(0.20, 0.25, 0.10, -0.02, -0.07, -0.08),
+            ),
             "r": Wave(at=0, widths=(10, 10), limb=(1.10, axis), chest=(0.10, 0.35, 0.80, 1.50, 1.45, 1.05)),
-            "s": Wave(at=26, widths=(9, 9.5), limb=(0.20, axis + 150), chest=(-0.85, -1.35, -0.95, -0.55, -0.28, -0.10)),
+            "s": Wave(
+                at=26,
+                widths=(9, 9.5),
+                limb=(0.20, axis + 150),
+                chest=(-0.85, -1.35, -0.95, -0.55, -0.28, -0.10),
+            ),
             "t": Wave(at=265, widths=(52, 34), limb=(0.30, 45), chest=(-0.05, 0.32, 0.42, 0.42, 0.34, 0.24)),
         }
     )
@@ -148,8 +164,9 @@ def measure_beat(beat: Beat) -> dict[str, object]:
     """Times and amplitudes of the noiseless beat.
 
     Returns:
-        `qrs_on`, `qrs_off`, `p_on`, `p_off`, `t_off` in ms after R (None for a wave that is not there), `axis` in
-        degrees, and per lead `p`, `q`, `r`, `s`, `t` (signed peaks) and `st` (level 60 ms after QRS) in mV [L].
+        `qrs_on`, `qrs_off`, `p_on`, `p_off`, `t_off` in ms after R (None for a wave that is not there),
+        `axis` in degrees, and per lead `p`, `q`, `r`, `s`, `t` (signed peaks) and `st` (level 60 ms after
+        QRS) in mV [L].
     """
     qrs = TO_LEADS @ beat.draw(TEMPLATE_MS, QRS_WAVES, with_st=False)
     p = TO_LEADS @ beat.draw(TEMPLATE_MS, P_WAVES, with_st=False)

@@ -1,8 +1,8 @@
 """What the simulator can draw: 30 conditions as changes of a normal heart, and the statements each one stands for.
 
 The numbers are those of textbook criteria (Surawicz & Knilans, Chou's Electrocardiography; AHA/ACCF/HRS 2009
-recommendations, doi:10.1161/CIRCULATIONAHA.108.191095): bundle branch block from 120 ms, first degree block above
-200 ms, and so on. tests/train/ecg/test_simulate.py measures that they are met.
+recommendations, doi:10.1161/CIRCULATIONAHA.108.191095): bundle branch block from 120 ms, first degree block
+above 200 ms, and so on. tests/train/ecg/test_simulate.py measures that they are met.
 """
 
 from collections.abc import Callable

@@ -1,17 +1,17 @@
 """Questions about a record and their answers, derived only from its labels and measurements.
 
 Two kinds of task. Findings (`superclass`, `statements`, `yes_no`, `rhythm`, `report`) need labels. Readings
-(`lead`, `rate`, `intervals`, `look`) need measurements and never name a diagnosis: they are what the demo checkpoint is
-pre-trained on. Every answer can be parsed back to its key by eval/answers.py.
+(`lead`, `rate`, `intervals`, `look`) need measurements and never name a diagnosis: they are what the demo
+checkpoint is pre-trained on. Every answer can be parsed back to its key by eval/answers.py.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from train.ecg.labels import LABEL_SETS, STATEMENTS, LabelSet, superclasses_of
+from train.ecg.labels import LABEL_SETS, LabelSet, superclasses_of
 from train.ecg.record import EcgRecord
 from train.ecg.signal import LEADS
 
@@ -28,7 +28,8 @@ class Example:
         record_id: which record.
         task: of TASKS.
         question, answer: texts.
-        key: what the answer says, for scoring: `labels` (codes), `code` and `present`, or measurements by name.
+        key: what the answer says, for scoring: `labels` (codes), `code` and `present`, or measurements by
+            name.
     """
 
     record_id: str
@@ -88,7 +89,11 @@ def yes_no(record: EcgRecord, rng: Rng, label_set: LabelSet) -> tuple[str, str, 
     pool = yes if yes and (not no or rng.random() < 0.5) else no
     label = pool[rng.integers(len(pool))]
     is_there = label.code in present
-    return yes_no_question(label.name), "Yes." if is_there else "No.", {"code": label.code, "present": is_there}
+    return (
+        yes_no_question(label.name),
+        "Yes." if is_there else "No.",
+        {"code": label.code, "present": is_there},
+    )
 
 
 def rhythm(record: EcgRecord, rng: Rng, label_set: LabelSet) -> tuple[str, str, dict[str, Any]]:
@@ -104,7 +109,7 @@ INTERVALS = (("pr", "PR"), ("qrs", "QRS"), ("qt", "QT"), ("qtc", "QTc"))
 
 
 def interval_text(truth: dict[str, Any]) -> str:
-    """ "PR 160 ms, QRS 90 ms, QT 380 ms, QTc 410 ms, axis 50 degrees"; intervals to 10 ms, the axis to 10 degrees."""
+    """Such as "PR 160 ms, QRS 90 ms, QT 380 ms, QTc 410 ms, axis 50 degrees"; intervals to 10 ms, the axis to 10 degrees."""
     parts = [f"{name} {round(truth[key] / 10) * 10} ms" for key, name in INTERVALS if truth.get(key) is not None]
     if truth.get("axis") is not None:
         parts.append(f"axis {round(truth['axis'] / 10) * 10} degrees")
@@ -154,15 +159,24 @@ LOOKS: dict[str, tuple[str, Callable[[dict[str, Any], str], bool | None]]] = {
     "p": ("Is there a P wave before each QRS?", lambda t, lead: t["p_before_qrs"]),
     "spike": ("Are there thin spikes before the QRS?", lambda t, lead: t["spike"]),
     "pr_long": ("Is the PR longer than 200 ms?", lambda t, lead: None if t["pr"] is None else t["pr"] > 200),
-    "pr_short": ("Is the PR shorter than 120 ms?", lambda t, lead: None if t["pr"] is None else t["pr"] < 120),
-    "p_wide": ("Is the P wider than 115 ms?", lambda t, lead: None if t["p_width"] is None else t["p_width"] > 115),
+    "pr_short": (
+        "Is the PR shorter than 120 ms?",
+        lambda t, lead: None if t["pr"] is None else t["pr"] < 120,
+    ),
+    "p_wide": (
+        "Is the P wider than 115 ms?",
+        lambda t, lead: None if t["p_width"] is None else t["p_width"] > 115,
+    ),
     "qrs_wide": ("Is the QRS wider than 115 ms?", lambda t, lead: t["qrs"] > 115),
     "qrs_between": ("Is the QRS wider than 98 ms?", lambda t, lead: t["qrs"] > 98),
     "qtc_long": ("Is the QTc longer than 470 ms?", lambda t, lead: t["qtc"] > 470),
     "t_negative": ("Is the T in {lead} negative?", lambda t, lead: t["t"][lead] < -0.05),
     "st_high": ("Is the ST in {lead} above the line?", lambda t, lead: _sign(t["st"][lead]) > 0),
     "st_low": ("Is the ST in {lead} below the line?", lambda t, lead: _sign(t["st"][lead]) < 0),
-    "upright": ("Is the QRS in {lead} mostly upright?", lambda t, lead: t["r"][lead] > -min(t["s"][lead], t["q"][lead])),
+    "upright": (
+        "Is the QRS in {lead} mostly upright?",
+        lambda t, lead: t["r"][lead] > -min(t["s"][lead], t["q"][lead]),
+    ),
     "tall": ("Is the R in {lead} taller than 15 mm?", lambda t, lead: t["r"][lead] > 1.5),
     "small": ("Is the QRS in {lead} smaller than 5 mm?", lambda t, lead: _height(t, lead) < 0.5),
     "q": ("Is there a deep Q in {lead}?", lambda t, lead: t["q"][lead] < -0.2),
@@ -207,7 +221,11 @@ def report_text(record: EcgRecord, label_set: LabelSet) -> str:
 def report(record: EcgRecord, rng: Rng, label_set: LabelSet) -> tuple[str, str, dict[str, Any]]:
     """The record's own report if it has one, otherwise the one that its labels and measurements make."""
     text = record.report or report_text(record, label_set)
-    return "Write a report of this ECG.", text, {"labels": list(label_set.select(_need_labels(record))), **_measured(record)}
+    return (
+        "Write a report of this ECG.",
+        text,
+        {"labels": list(label_set.select(_need_labels(record))), **_measured(record)},
+    )
 
 
 def _measured(record: EcgRecord) -> dict[str, Any]:
@@ -216,14 +234,11 @@ def _measured(record: EcgRecord) -> dict[str, Any]:
 
 Task = Callable[[EcgRecord, Rng, LabelSet], tuple[str, str, dict[str, Any]]]
 TASKS: dict[str, Task] = {
-    task.__name__: task
-    for task in (superclass, statements, yes_no, rhythm, intervals, report, lead, rate, look)
+    task.__name__: task for task in (superclass, statements, yes_no, rhythm, intervals, report, lead, rate, look)
 }
 
 
-def build_example(
-    record: EcgRecord, task: str, rng: Rng, label_set: LabelSet | str = "statements"
-) -> Example:
+def build_example(record: EcgRecord, task: str, rng: Rng, label_set: LabelSet | str = "statements") -> Example:
     """One question about a record and its answer.
 
     Args:

@@ -193,7 +193,10 @@ LABEL_SETS: dict[str, LabelSet] = {
         LabelSet(name="diagnostic", labels=_of_kind("d")),
         LabelSet(name="form", labels=_of_kind("f")),
         LabelSet(name="rhythm", labels=_of_kind("r")),
-        LabelSet(name="simulated", labels=tuple(STATEMENTS[code] for code in STATEMENTS if code in SIMULATED_STATEMENTS)),
+        LabelSet(
+            name="simulated",
+            labels=tuple(STATEMENTS[code] for code in STATEMENTS if code in SIMULATED_STATEMENTS),
+        ),
         LabelSet(name="code15", labels=_CODE15),
         LabelSet(name="cpsc", labels=_CPSC),
     )

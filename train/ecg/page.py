@@ -1,9 +1,9 @@
 """ECG paper: a record drawn to scale, antialiased, in a few milliseconds.
 
-A trace is drawn column by column: inside a thin column it covers the rows from its lowest to its highest point, so
-the fraction of each pixel that it covers is exact in y and sampled in x. All traces of a page are one histogram and
-one cumulative sum. Scale: 25 mm/s and 10 mm/mV unless the style says otherwise (AHA/ACCF/HRS 2007, part I,
-doi:10.1161/CIRCULATIONAHA.106.180200).
+A trace is drawn column by column: inside a thin column it covers the rows from its lowest to its highest
+point, so the fraction of each pixel that it covers is exact in y and sampled in x. All traces of a page are
+one histogram and one cumulative sum. Scale: 25 mm/s and 10 mm/mV unless the style says otherwise
+(AHA/ACCF/HRS 2007, part I, doi:10.1161/CIRCULATIONAHA.106.180200).
 
 Shapes: H rows of pixels, W columns of pixels.
 """
@@ -122,7 +122,8 @@ class Page:
     Attributes:
         image: PIL RGB.
         px_per_mm: scale of the pixels.
-        lead_boxes: per lead (x0, y0, x1, y1) in pixels around its trace; the longest row if a lead stands twice.
+        lead_boxes: per lead (x0, y0, x1, y1) in pixels around its trace; the longest row if a lead stands
+            twice.
         style: as drawn, random choices resolved.
     """
 
@@ -176,7 +177,9 @@ class _Ink:
         self.low: list[np.ndarray] = []
         self.high: list[np.ndarray] = []
 
-    def trace(self, x0: float, baseline: float, mv: np.ndarray, hz: float, seconds: float) -> tuple[float, float] | None:
+    def trace(
+        self, x0: float, baseline: float, mv: np.ndarray, hz: float, seconds: float
+    ) -> tuple[float, float] | None:
         """Draw samples from x0 on; returns the rows (top, bottom) that the ink touches, None if there is no ink."""
         style, fine = self.style, self.per_px
         first, last = round(x0 * fine), round((x0 + seconds * style.px_per_second) * fine)
@@ -232,8 +235,9 @@ def resolve_style(style: PaperStyle, rng: np.random.Generator | None) -> PaperSt
 def draw_page(record: EcgRecord, style: PaperStyle | None = None, rng: np.random.Generator | None = None) -> Page:
     """Draw a record on paper.
 
-    The leads of a row follow each other in time (column k of four shows seconds 2.5 k to 2.5 (k + 1)); samples that
-    are NaN or beyond the end of the record leave a gap. The same record, style and generator state give the same bytes.
+    The leads of a row follow each other in time (column k of four shows seconds 2.5 k to 2.5 (k + 1));
+    samples that are NaN or beyond the end of the record leave a gap. The same record, style and generator
+    state give the same bytes.
 
     Args:
         record: any length, any sampling rate.
@@ -267,7 +271,12 @@ def draw_page(record: EcgRecord, style: PaperStyle | None = None, rng: np.random
     cover = ink.cover()
     if style.names:
         for text, x, baseline in labels:
-            _stamp(cover, _name_mask(text, max(round(3.2 * style.px_per_mm), 6)), x, baseline - 12 * style.px_per_mm)
+            _stamp(
+                cover,
+                _name_mask(text, max(round(3.2 * style.px_per_mm), 6)),
+                x,
+                baseline - 12 * style.px_per_mm,
+            )
     image = _compose(_paper(style, shift if style.jitter_mm else (0.0, 0.0)), PALETTES[style.palette][3], cover)
     return Page(image=image, px_per_mm=style.px_per_mm, lead_boxes=boxes, style=style)
 
@@ -283,7 +292,12 @@ def _draw_row(ink: _Ink, record: EcgRecord, leads: Sequence[str], left: float, b
         part = record.signal[LEADS.index(lead)][start : start + round(seconds * record.hz) + 1]
         touched = ink.trace(x0, baseline, part, record.hz, seconds) if len(part) else None
         top, bottom = touched or (baseline, baseline)
-        boxes[lead] = (x0, max(top, 0.0), x0 + seconds * style.px_per_second, min(bottom, float(style.height)))
+        boxes[lead] = (
+            x0,
+            max(top, 0.0),
+            x0 + seconds * style.px_per_second,
+            min(bottom, float(style.height)),
+        )
     return boxes
 
 

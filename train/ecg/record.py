@@ -1,7 +1,7 @@
 """One 12-lead ECG, whatever data set it came from, and the reader of WFDB files.
 
-wfdb reads the files; `read_record` closes its traps: a missing gain, names of leads in any spelling, units other than
-millivolts, lead equations that do not hold. https://wfdb.readthedocs.io, rdrecord.
+wfdb reads the files; `read_record` closes its traps: a missing gain, names of leads in any spelling, units
+other than millivolts, lead equations that do not hold. https://wfdb.readthedocs.io, rdrecord.
 """
 
 import json
@@ -31,8 +31,8 @@ class EcgRecord:
         split: "train", "validate" or "test"; None if the source has no split.
         labels: SCP statement codes that apply; None if the record is not labelled.
         report: free text of the data set.
-        truth: measurements by name (`heart_rate` in 1/min, `pr`, `qrs`, `qt`, `qtc` in ms, `axis` in degrees, and so
-            on), with None for what does not exist in this rhythm; empty if nothing was measured.
+        truth: measurements by name (`heart_rate` in 1/min, `pr`, `qrs`, `qt`, `qtc` in ms, `axis` in degrees,
+            and so on), with None for what does not exist in this rhythm; empty if nothing was measured.
         meta: age, sex, device and whatever else the source knows.
     """
 
@@ -92,13 +92,13 @@ def read_record(path: str | Path, *, check: bool = True) -> EcgRecord:
         check: refuse a record whose limb leads do not satisfy Einthoven's and Goldberger's equations.
 
     Returns:
-        The twelve leads; III, aVR, aVL and aVF are computed from I and II where they were not recorded. Labels and
-        measurements are there if `write_record` wrote them.
+        The twelve leads; III, aVR, aVL and aVF are computed from I and II where they were not recorded.
+        Labels and measurements are there if `write_record` wrote them.
 
     Raises:
         FileNotFoundError: if there is no header or a signal file is missing.
-        ValueError: if a lead is missing or stands there twice, a gain is missing, a unit is unknown, a file is damaged
-            or the leads contradict each other.
+        ValueError: if a lead is missing or stands there twice, a gain is missing, a unit is unknown, a file
+            is damaged or the leads contradict each other.
     """
     import wfdb  # optional extra "ecg"
 
@@ -164,7 +164,9 @@ def write_record(record: EcgRecord, folder: str | Path) -> Path:
     if (folder / f"{name}.hea").exists():
         raise FileExistsError(f"{folder / name}.hea exists")
     if np.nanmax(np.abs(record.signal), initial=0) > 32:
-        raise ValueError(f"record {record.record_id}: {np.nanmax(np.abs(record.signal)):.1f} mV do not fit into 16 bits")
+        raise ValueError(
+            f"record {record.record_id}: {np.nanmax(np.abs(record.signal)):.1f} mV do not fit into 16 bits"
+        )
     notes = {
         "record_id": record.record_id,
         "patient_id": record.patient_id,

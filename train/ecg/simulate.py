@@ -50,9 +50,10 @@ def simulate_ecg(
         record_id: name of the record.
 
     Returns:
-        A record whose `truth` was measured on the noiseless signal: `heart_rate`, `rr_variation` (largest minus
-        smallest RR of ordinary beats, ms), `regular`, `p_before_qrs`, `pr`, `p_width`, `qrs`, `qt`, `qtc` (ms), `axis`
-        (degrees) and per lead `p`, `q`, `r`, `s`, `st`, `t` (mV). What a rhythm does not have is None.
+        A record whose `truth` was measured on the noiseless signal: `heart_rate`, `rr_variation` (largest
+        minus smallest RR of ordinary beats, ms), `regular`, `p_before_qrs`, `pr`, `p_width`, `qrs`, `qt`,
+        `qtc` (ms), `axis` (degrees) and per lead `p`, `q`, `r`, `s`, `st`, `t` (mV). What a rhythm does not
+        have is None.
 
     Raises:
         ValueError: if a condition is unknown or does not go with another.
@@ -134,7 +135,9 @@ def _rhythm(heart: Heart, rng: Rng, seconds: float) -> list[Event]:
         else:
             breath = 1 + heart.wave_amplitude * np.sin(2 * np.pi * 0.23 * at)
             rr = mean * breath * (1 + heart.jitter * rng.standard_normal())
-        early = heart.ectopy == "bigeminy" and index % 2 == 1 or heart.ectopy in ("pvc", "pac") and index in early_at
+        early = (heart.ectopy == "bigeminy" and index % 2 == 1) or (
+            heart.ectopy in ("pvc", "pac") and index in early_at
+        )
         if early and events:
             ventricular = heart.ectopy != "pac"
             coupling = (0.60 if ventricular else 0.65) * rr

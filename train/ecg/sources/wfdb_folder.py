@@ -8,8 +8,8 @@ from train.ecg.record import EcgRecord, read_note, read_record
 class WfdbFolderSource:
     """All records of a folder and its subfolders.
 
-    A record belongs to the split that its header names (as `write_record` stores it). A folder whose headers name no
-    split is one split of its own: give it `split_of_all`.
+    A record belongs to the split that its header names (as `write_record` stores it). A folder whose headers
+    name no split is one split of its own: give it `split_of_all`.
 
     Args:
         root: the folder.
@@ -25,7 +25,11 @@ class WfdbFolderSource:
     name = "wfdb"
 
     def __init__(
-        self, root: str | Path | None, split: str = "train", split_of_all: str | None = None, check: bool = True
+        self,
+        root: str | Path | None,
+        split: str = "train",
+        split_of_all: str | None = None,
+        check: bool = True,
     ) -> None:
         if root is None:
             raise ValueError("source wfdb needs a root folder")
@@ -49,4 +53,3 @@ class WfdbFolderSource:
         if not 0 <= index < len(self.paths):
             raise IndexError(f"record {index} of {len(self.paths)} in {self.root}")
         return read_record(self.paths[index], check=self.check)
-
