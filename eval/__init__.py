@@ -1,1 +1,1 @@
-"""Scoring: predictions, metrics, judges, tables and reports. Write `from eval.metrics import ...`: `import eval` hides a builtin."""
+"""Scoring: predictions, metrics, judges, tables, reports. Import from `eval.metrics` etc.: `import eval` hides a builtin."""

@@ -28,7 +28,8 @@ _NEGATION_BEFORE = re.compile(
     re.I,
 )
 _NEGATION_AFTER = re.compile(
-    rf"^\W{{0,3}}(?:\w+\s+){{0,3}}?(?:is|are|was|were)?\s*(?:absent|not {_SEEN}|excluded|ruled out|unlikely|negative)\b|"
+    r"^\W{0,3}(?:\w+\s+){0,3}?(?:is|are|was|were)?\s*"
+    rf"(?:absent|not {_SEEN}|excluded|ruled out|unlikely|negative)\b|"
     r"^\s*[:=]\s*(?:no|absent|negative|0)\b",
     re.I,
 )

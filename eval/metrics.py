@@ -127,9 +127,10 @@ def label_metrics(
         raise ValueError(f"names must be {y.shape[1]} different labels, got {len(labels)}")
     if y_pred is None and scores is None:
         raise ValueError("nothing to measure: give y_pred, scores or both")
-    both = y.any(0) & ~y.all(0)
+    n_pos = y.sum(0)
+    both = (n_pos > 0) & (n_pos < len(y))
     per_label: dict[str, dict[str, Any]] = {
-        name: {"n_pos": int(y[:, i].sum()), "n_neg": int((~y[:, i]).sum()), **dict.fromkeys(LABEL_FIELDS)}
+        name: {"n_pos": int(n_pos[i]), "n_neg": int(len(y) - n_pos[i]), **dict.fromkeys(LABEL_FIELDS)}
         for i, name in enumerate(labels)
     }
     result: dict[str, Any] = {"n": len(y), "n_labels": len(labels), "n_undefined": int((~both).sum())}

@@ -53,7 +53,8 @@ def line_chart(
         return across, height - bottom - (y - y0) / (y1 - y0) * (height - top - bottom)
 
     out = [
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" aria-label="{escape(title)}">'
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
+        f'aria-label="{escape(title)}">'
     ]
     out.append(f'<text x="{width / 2}" y="15" text-anchor="middle" class="title">{escape(title)}</text>')
     for tick in _ticks(x0, x1):

@@ -110,8 +110,8 @@ def table_text(models: Mapping[str, Mapping[str, Any]]) -> str:
         parts.append(format_table(("model", *HEADINGS), lines) + "\n")
     n_validation = first["n_validation"]
     parts.append(
-        "AUC: macro over labels, from the log-odds of yes against no. F1 and Hamming loss: thresholds with the best F1 on "
-        f"{n_validation} validation records; 'of words': labels parsed from generated answers. report: judge "
+        "AUC: macro over labels, from the log-odds of yes against no. F1 and Hamming loss: thresholds with the best "
+        f"F1 on {n_validation} validation records; 'of words': labels parsed from generated answers. report: judge "
         f"'{first['report']['judge']}', agreement with the reference."
         if first["report"]
         else ""

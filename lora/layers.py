@@ -52,7 +52,7 @@ class LowRankLinear(torch.autograd.Function):
         low_a, low_b = a.to(x.dtype), b.to(x.dtype)
         seen = x if keep is None else x * keep * (1 / (1 - drop))
         middle = F.linear(seen, low_a)
-        ctx.save_for_backward(x, weight, a, b, keep, middle)
+        ctx.save_for_backward(x, weight, a, b, keep, middle)  # type: ignore[arg-type]  # torch keeps None as None
         ctx.scale, ctx.drop, ctx.has_bias = scale, drop, bias is not None  # type: ignore[attr-defined]
         return F.linear(x, weight, bias).add_(F.linear(middle, low_b), alpha=scale)
 
@@ -101,11 +101,13 @@ class LoraLinear(nn.Linear):
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, r, device=device))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Linear gives it
+        """input: [..., D] -> [..., O]."""
         keep = None
         if self.training and self.dropout:
-            keep = keep_mask(x.shape, self.dropout, x.device)
-        return LowRankLinear.apply(x, self.weight, self.bias, self.lora_A, self.lora_B, self.scale, keep, self.dropout)
+            keep = keep_mask(input.shape, self.dropout, input.device)
+        a, b = self.lora_A, self.lora_B
+        return LowRankLinear.apply(input, self.weight, self.bias, a, b, self.scale, keep, self.dropout)
 
     def update(self) -> Tensor:
         """S B A, float32 [O, D]: what merging adds to the weight."""

@@ -58,7 +58,8 @@ class TuneReport:
 
     def __str__(self) -> str:
         share = 100 * self.n_trainable / self.n_total
-        return f"{self.method}: {self.n_trainable:,} of {self.n_total:,} parameters ({share:.2f} %) in {self.n_modules} modules"
+        counts = f"{self.n_trainable:,} of {self.n_total:,} parameters ({share:.2f} %)"
+        return f"{self.method}: {counts} in {self.n_modules} modules"
 
 
 def replace_module(model: MiniMllama, name: str, new: torch.nn.Module) -> None:

@@ -218,6 +218,7 @@ def config_from_hf(fields: Json) -> ModelConfig:
 def config_to_hf(config: ModelConfig, dtype: str) -> Json:
     """ModelConfig -> the content of config.json, with the field names of the published files."""
     vision, text = config.vision, config.text
+    eos = list(text.eos_ids)
     return {
         "architectures": ["MllamaForConditionalGeneration"],
         "model_type": "mllama",
@@ -262,7 +263,7 @@ def config_to_hf(config: ModelConfig, dtype: str) -> Json:
                 "original_max_position_embeddings": text.rope.original_positions,
             },
             "bos_token_id": text.bos_id,
-            "eos_token_id": list(text.eos_ids) if len(text.eos_ids) > 1 else text.eos_ids[0],
+            "eos_token_id": eos[0] if len(eos) == 1 else eos,
             "pad_token_id": text.pad_id,
         },
     }

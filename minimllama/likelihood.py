@@ -46,7 +46,7 @@ def next_token_logits(
     candidates: Sequence[int],
     images: ImageBatch | None = None,
 ) -> Tensor:
-    """Logits of candidate tokens after every prompt + suffix; the difference of two is the log-odds of one to the other.
+    """Logits of candidate tokens after every prompt + suffix; the difference of two is their log-odds.
 
     Only the candidates' rows of lm_head are computed, in float32: in bfloat16 log-odds would come in steps of
     1/16.

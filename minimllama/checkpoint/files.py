@@ -38,8 +38,8 @@ class SafetensorFiles:
         single = folder / "model.safetensors"
         wanted: dict[str, str] | None = None
         if index.is_file():
-            wanted = json.loads(index.read_text())["weight_map"]
-            paths = [folder / name for name in sorted(set(wanted.values()))]
+            weight_map: dict[str, str] = json.loads(index.read_text())["weight_map"]
+            wanted, paths = weight_map, [folder / name for name in sorted(set(weight_map.values()))]
             if missing := [path.name for path in paths if not path.is_file()]:
                 raise FileNotFoundError(f"{index} names files that are not there: {', '.join(missing)}")
         elif single.is_file():

@@ -109,7 +109,7 @@ INTERVALS = (("pr", "PR"), ("qrs", "QRS"), ("qt", "QT"), ("qtc", "QTc"))
 
 
 def interval_text(truth: dict[str, Any]) -> str:
-    """Such as "PR 160 ms, QRS 90 ms, QT 380 ms, QTc 410 ms, axis 50 degrees"; intervals to 10 ms, the axis to 10 degrees."""
+    """Such as "PR 160 ms, QRS 90 ms, QT 380 ms, QTc 410 ms, axis 50 degrees", in steps of 10 ms and 10 degrees."""
     parts = [f"{name} {round(truth[key] / 10) * 10} ms" for key, name in INTERVALS if truth.get(key) is not None]
     if truth.get("axis") is not None:
         parts.append(f"axis {round(truth['axis'] / 10) * 10} degrees")
@@ -138,7 +138,7 @@ def lead(record: EcgRecord, rng: Rng, label_set: LabelSet) -> tuple[str, str, di
     name = LEADS[rng.integers(len(LEADS))]
     waves = _need_truth(record, *(key for key, _ in WAVES))
     key = {wave: None if values is None else values[name] for (wave, _), values in zip(WAVES, waves, strict=True)}
-    parts = [f"{title} {_millimetres(key[wave])}" for wave, title in WAVES if key[wave] is not None]
+    parts = [f"{title} {_millimetres(mv)}" for wave, title in WAVES if (mv := key[wave]) is not None]
     return f"Read lead {name}.", f"{', '.join(parts)} mm.", {"lead": name, **key}
 
 

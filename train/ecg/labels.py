@@ -82,7 +82,7 @@ AFLT     | r  |      |            | atrial flutter |
 SVTAC    | r  |      |            | supraventricular tachycardia |
 PSVT     | r  |      |            | paroxysmal supraventricular tachycardia |
 TRIGU    | r  |      |            | trigeminy | trigeminal pattern
-"""
+"""  # noqa: E501 - a table, one statement a line
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """One 12-lead ECG, whatever data set it came from, and the reader of WFDB files.
 
 wfdb reads the files; `read_record` closes its traps: a missing gain, names of leads in any spelling, units
-other than millivolts, lead equations that do not hold. https://wfdb.readthedocs.io, rdrecord.
+other than millivolts, lead equations that do not hold. https://wfdb.readthedocs.io, rdsamp.
 """
 
 import json
@@ -84,6 +84,30 @@ def _in_millivolts(values: np.ndarray, unit: str, where: str) -> np.ndarray:
     return values * factor
 
 
+def _read_signals(base: Path) -> tuple[dict[str, np.ndarray], float]:
+    """All signals that are leads of the twelve, by name in millivolts, and samples per second."""
+    import wfdb  # optional extra "ecg"
+
+    try:
+        values, fields = wfdb.rdsamp(str(base))
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"{base}: damaged record ({error})") from error
+    if values is None:
+        raise ValueError(f"{base}: the record has no signals")
+    leads: dict[str, np.ndarray] = {}
+    for column, (raw_name, unit) in enumerate(zip(fields["sig_name"], fields["units"], strict=True)):
+        name = lead_name(raw_name)
+        if name is None:
+            continue
+        if name in leads:
+            raise ValueError(f"{base}: lead {name} stands there twice")
+        leads[name] = _in_millivolts(values[:, column], unit, f"{base}, lead {raw_name}")
+    derive_limb_leads(leads)
+    if missing := [lead for lead in LEADS if lead not in leads]:
+        raise ValueError(f"{base}: no lead {', '.join(missing)}; the file has {', '.join(fields['sig_name'])}")
+    return leads, float(fields["fs"])
+
+
 def read_record(path: str | Path, *, check: bool = True) -> EcgRecord:
     """Read a WFDB record.
 
@@ -100,35 +124,19 @@ def read_record(path: str | Path, *, check: bool = True) -> EcgRecord:
         ValueError: if a lead is missing or stands there twice, a gain is missing, a unit is unknown, a file
             is damaged or the leads contradict each other.
     """
-    import wfdb  # optional extra "ecg"
-
     base = Path(path).with_suffix("") if Path(path).suffix == ".hea" else Path(path)
     header = base.with_name(base.name + ".hea")
     if not header.is_file():
         raise FileNotFoundError(f"no WFDB header {header}")
     _check_gains(header)
-    try:
-        file = wfdb.rdrecord(str(base))
-    except (ValueError, IndexError) as error:
-        raise ValueError(f"{base}: damaged record ({error})") from error
-    leads: dict[str, np.ndarray] = {}
-    for column, raw_name in enumerate(file.sig_name):
-        name = lead_name(raw_name)
-        if name is None:
-            continue
-        if name in leads:
-            raise ValueError(f"{base}: lead {name} stands there twice")
-        leads[name] = _in_millivolts(file.p_signal[:, column], file.units[column], f"{base}, lead {raw_name}")
-    derive_limb_leads(leads)
-    if missing := [lead for lead in LEADS if lead not in leads]:
-        raise ValueError(f"{base}: no lead {', '.join(missing)}; the file has {', '.join(file.sig_name)}")
+    leads, hz = _read_signals(base)
     signal = np.stack([leads[lead] for lead in LEADS]).astype(np.float32)
     if check:
         check_lead_equations(signal, str(base))
     note = read_note(header)
     return EcgRecord(
         signal=signal,
-        hz=float(file.fs),
+        hz=hz,
         record_id=note.get("record_id", base.name),
         patient_id=note.get("patient_id"),
         split=note.get("split"),
