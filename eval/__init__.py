@@ -1,1 +1,4 @@
-"""Scoring: predictions, metrics, judges, tables, reports. Import from `eval.metrics` etc.: `import eval` hides a builtin."""
+"""Scoring: predictions, metrics, judges, tables, reports.
+
+Import from the modules, `from eval.metrics import ...`: `import eval` would hide a builtin.
+"""
