@@ -30,6 +30,7 @@ class DataConfig:
         questions_per_image: questions that share one page and one pass of the vision tower.
         max_tokens: longest dialog; a longer one is an error that names the record.
         workers: processes that draw pages; 0 draws them in the training process.
+        cache: a folder in which each record's page is kept once it is drawn; "" draws every page anew.
     """
 
     components: tuple[ComponentConfig, ...]
@@ -37,6 +38,7 @@ class DataConfig:
     questions_per_image: int = 4
     max_tokens: int = 1024
     workers: int = 2
+    cache: str = ""
 
     def __post_init__(self) -> None:
         if not self.components:

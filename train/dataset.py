@@ -6,7 +6,8 @@ Shapes: B pages, K tile slots, S tile side, R questions, T tokens.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,9 +16,10 @@ from torch import Tensor
 from minimllama import ImageBatch, ImageTransform, Message, ModelConfig, Tokenizer, encode_dialog
 from minimllama.chat import NO_LABEL, EncodedDialog, pad_rows
 from minimllama.visibility import Sight, see
-from train.ecg import Example, Page, PaperStyle, build_example, draw_page, open_source
+from train.ecg import EcgRecord, Example, Page, PaperStyle, build_example, draw_page, open_source
 from train.ecg.sources import EcgSource
 from train.mixture import ComponentConfig, Item
+from train.page_cache import PageCache
 
 PAD_MULTIPLE = 8  # token lengths are rounded up to this
 
@@ -28,7 +30,7 @@ class Sample:
 
     Attributes:
         record_id: which record.
-        page: as drawn; None once it has become tiles.
+        page: as drawn; None if its tiles came from the cache.
         tiles: uint8 [n, 3, S, S].
         aspect_ratio_id: of the page.
         examples: the questions in words.
@@ -110,9 +112,12 @@ class EcgDataset(torch.utils.data.Dataset[Sample]):
         questions_per_image: how many questions share a page.
         max_tokens: longest dialog allowed.
         split: of the sources.
+        cache: a folder: each record's page is drawn once, from (seed, component, index), and kept there; only the
+            questions differ from epoch to epoch. Without it every item draws its page from its own seed.
+        seed: of the cached pages.
 
     Raises:
-        ValueError: if a component's source, task or label set does not exist.
+        ValueError: if a component's source, task or label set does not exist, or the cache holds other pages.
     """
 
     def __init__(
@@ -124,10 +129,40 @@ class EcgDataset(torch.utils.data.Dataset[Sample]):
         questions_per_image: int,
         max_tokens: int,
         split: str = "train",
+        cache: str = "",
+        seed: int = 0,
     ) -> None:
         self.components, self.style, self.transform, self.tokenizer = components, style, transform, tokenizer
-        self.questions_per_image, self.max_tokens = questions_per_image, max_tokens
+        self.questions_per_image, self.max_tokens, self.seed = questions_per_image, max_tokens, seed
         self.sources: list[EcgSource] = [open_component(component, split) for component in components]
+        self.caches: list[PageCache] = []
+        for number, component in enumerate(components if cache else ()):
+            description = {
+                "source": [component.source, component.root, component.n, component.seed, split],
+                "page": asdict(style),
+                "tiles": [transform.tile_size, transform.max_tiles],
+                "seed": [seed, number],
+            }
+            self.caches.append(PageCache(Path(cache) / f"{split}-{number}.sqlite", description))
+
+    def draw(self, item: Item) -> tuple[EcgRecord, Page]:
+        """The record of an item, and its page."""
+        seed = [self.seed, item.component, item.index] if self.caches else item.seed
+        record = self.sources[item.component][item.index]
+        return record, draw_page(record, self.style, np.random.default_rng(seed))
+
+    def _tiles(self, item: Item) -> tuple[EcgRecord, Page | None, np.ndarray, int]:
+        """The record, its page (None if it came from the cache), its tiles and their aspect ratio id."""
+        cache = self.caches[item.component] if self.caches else None
+        kept = cache and cache.read(item.index)
+        if kept is not None:
+            tiles, ratio_id, record = kept
+            return record, None, tiles, ratio_id
+        record, page = self.draw(item)
+        tiles, ratio_id = self.transform.split(page.image)
+        if cache is not None:
+            cache.write(item.index, tiles, ratio_id, record)
+        return record, page, tiles, ratio_id
 
     def __getitem__(self, item: Item) -> Sample:  # type: ignore[override]
         """Draw and ask.
@@ -135,10 +170,9 @@ class EcgDataset(torch.utils.data.Dataset[Sample]):
         Raises:
             ValueError: if a dialog is longer than max_tokens; it names the record and the task.
         """
-        rng = np.random.default_rng(item.seed)
-        component, record = self.components[item.component], self.sources[item.component][item.index]
-        page = draw_page(record, self.style, rng)
-        tiles, ratio_id = self.transform.split(page.image)
+        rng = np.random.default_rng((*item.seed, 1))  # apart from the page's, which a cache may have drawn long ago
+        component = self.components[item.component]
+        record, page, tiles, ratio_id = self._tiles(item)
         tasks = rng.choice(component.tasks, self.questions_per_image)
         examples = [build_example(record, str(task), rng, component.label_set) for task in tasks]
         dialogs = [encode_example(example, self.tokenizer) for example in examples]

@@ -99,7 +99,16 @@ def prepare(config: RunConfig) -> Setup:
     transform = ImageTransform(vision.tile_size, vision.max_tiles)
     data = config.data
     style = STYLES[data.page]
-    dataset = EcgDataset(data.components, style, transform, tokenizer, data.questions_per_image, data.max_tokens)
+    dataset = EcgDataset(
+        data.components,
+        style,
+        transform,
+        tokenizer,
+        data.questions_per_image,
+        data.max_tokens,
+        cache=data.cache,
+        seed=config.seed,
+    )
     weights = [component.weight for component in data.components]
     mixture = Mixture([len(source) for source in dataset.sources], weights, config.seed)
     return Setup(

@@ -33,14 +33,14 @@ def show(config: RunConfig, position: int, out: Path) -> tuple[Sample, str]:
     if out.exists():
         raise FileExistsError(f"{out} exists")
     setup = prepare(config)
-    sample = setup.dataset[setup.mixture.item(position)]
-    assert sample.page is not None
+    item = setup.mixture.item(position)
+    sample, page = setup.dataset[item], setup.dataset.draw(item)[1]
     out.parent.mkdir(parents=True, exist_ok=True)
-    sample.page.image.save(out)
+    page.image.save(out)
     batch = collate([sample], setup.model.config, leak=setup.model.leak)
     lines = [
-        f"record {sample.record_id}: page {sample.page.image.width} x {sample.page.image.height} px, "
-        f"{sample.page.px_per_mm} px/mm, {len(sample.tiles)} tiles, written to {out}"
+        f"record {sample.record_id}: page {page.image.width} x {page.image.height} px, "
+        f"{page.px_per_mm} px/mm, {len(sample.tiles)} tiles, written to {out}"
     ]
     pad = setup.model.config.text.pad_id
     for example, tokens, labels in zip(sample.examples, batch.tokens.tolist(), batch.labels.tolist(), strict=True):

@@ -133,11 +133,28 @@ def read_record(path: str | Path, *, check: bool = True) -> EcgRecord:
     signal = np.stack([leads[lead] for lead in LEADS]).astype(np.float32)
     if check:
         check_lead_equations(signal, str(base))
-    note = read_note(header)
+    return record_from_note({"record_id": base.name, **read_note(header)}, signal, hz)
+
+
+def record_note(record: EcgRecord) -> dict[str, Any]:
+    """All that is known about a record but its signal, as JSON types."""
+    return {
+        "record_id": record.record_id,
+        "patient_id": record.patient_id,
+        "split": record.split,
+        "labels": None if record.labels is None else sorted(record.labels),
+        "report": record.report,
+        "truth": dict(record.truth),
+        "meta": dict(record.meta),
+    }
+
+
+def record_from_note(note: Mapping[str, Any], signal: np.ndarray, hz: float) -> EcgRecord:
+    """The record that `record_note` described."""
     return EcgRecord(
         signal=signal,
         hz=hz,
-        record_id=note.get("record_id", base.name),
+        record_id=note["record_id"],
         patient_id=note.get("patient_id"),
         split=note.get("split"),
         labels=None if note.get("labels") is None else frozenset(note["labels"]),
@@ -175,15 +192,7 @@ def write_record(record: EcgRecord, folder: str | Path) -> Path:
         raise ValueError(
             f"record {record.record_id}: {np.nanmax(np.abs(record.signal)):.1f} mV do not fit into 16 bits"
         )
-    notes = {
-        "record_id": record.record_id,
-        "patient_id": record.patient_id,
-        "split": record.split,
-        "labels": None if record.labels is None else sorted(record.labels),
-        "report": record.report,
-        "truth": record.truth,
-        "meta": record.meta,
-    }
+    known = record_note(record)
     wfdb.wrsamp(
         name,
         fs=record.hz,
@@ -193,7 +202,7 @@ def write_record(record: EcgRecord, folder: str | Path) -> Path:
         fmt=["16"] * len(LEADS),
         adc_gain=[1000.0] * len(LEADS),
         baseline=[0] * len(LEADS),
-        comments=[NOTE + json.dumps({key: value}) for key, value in notes.items() if value],
+        comments=[NOTE + json.dumps({key: value}) for key, value in known.items() if value not in (None, {})],
         write_dir=str(folder),
     )
     return folder / name
