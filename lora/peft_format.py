@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -101,6 +102,15 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path.name} in {path.parent}")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
+
+
 def _match(model: MiniMllama, keys: set[str], folder: Path) -> dict[str, str]:
     """Our path of each adapted layer -> the beginning of its two keys, in whichever family the file uses."""
     linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and not n.endswith("lm_head")]
@@ -125,15 +135,16 @@ def load_adapter(model: MiniMllama, folder: str | Path) -> MiniMllama:
 
     Raises:
         FileNotFoundError: if the folder holds no adapter.
-        ValueError: if a tensor has no place or the wrong shape, PEFT's configuration asks for something that
-            LoRA layers here do not do, or the adapter was trained under other semantics than the model has.
+        ValueError: if the file is damaged, a tensor has no place or the wrong shape, PEFT's configuration asks
+            for something that LoRA layers here do not do, or the adapter was trained under other semantics than
+            the model has.
     """
     folder = Path(folder)
     config = _read_config(folder)
     note = folder / NOTE
     if note.is_file() and (trained := json.loads(note.read_text())["semantics"]) != model.semantics:
         raise ValueError(f"{folder} was trained with semantics={trained!r}, the model has {model.semantics!r}")
-    tensors = load_file(folder / "adapter_model.safetensors")
+    tensors = _read_tensors(folder / "adapter_model.safetensors")
     stems = _match(model, set(tensors), folder)
     tune = TuneConfig(
         r=config["r"],
@@ -151,8 +162,9 @@ def load_adapter(model: MiniMllama, folder: str | Path) -> MiniMllama:
                 found = tuple(tensors[f"{stem}.{part}.weight"].shape)
                 raise ValueError(f"{folder}: {stem}.{part}.weight is {found}, not {shape}")
     add_adapters(model, list(stems), tune)
-    with torch.no_grad():
-        for name, layer in adapted_layers(model).items():
-            layer.lora_A.copy_(tensors[f"{stems[name]}.lora_A.weight"])
-            layer.lora_B.copy_(tensors[f"{stems[name]}.lora_B.weight"])
+    for name, layer in adapted_layers(model).items():
+        device = layer.weight.device if layer.weight.device.type != "meta" else "cpu"  # sizes only: see `lora export`
+        for part in ("lora_A", "lora_B"):
+            values = tensors[f"{stems[name]}.{part}.weight"].to(device, torch.float32)
+            setattr(layer, part, nn.Parameter(values))
     return model
