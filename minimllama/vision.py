@@ -144,8 +144,8 @@ class VisionEncoder(nn.Module):
         self.pre_tile = TilePosition(config)
         self.positions = TokenPosition(config)
         self.post_tile = TilePosition(config)
-        self.norm_pre = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.norm_post = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.norm_pre = nn.LayerNorm(config.width)  # torch's 1e-5 in both references, whatever norm_eps says
+        self.norm_post = nn.LayerNorm(config.width)
         self.local_layers = nn.ModuleList(VisionLayer(config, gated=False) for _ in range(config.n_local_layers))
         self.global_layers = nn.ModuleList(VisionLayer(config, gated=True) for _ in range(config.n_global_layers))
 
