@@ -200,7 +200,7 @@ def _paced(heart: Heart, rng: Rng) -> None:
 def _low_voltage(heart: Heart, rng: Rng) -> None:
     for name in ("q", "r", "s"):
         wave = heart.beat.waves[name]
-        _wave(heart, name, limb=(0.32 * wave.limb[0], wave.limb[1]), chest=tuple(0.42 * v for v in wave.chest))
+        _wave(heart, name, limb=(0.32 * wave.limb[0], wave.limb[1]), chest=tuple(0.39 * v for v in wave.chest))
     for name in ("p_right", "p_left", "t"):
         if name in heart.beat.waves:
             wave = heart.beat.waves[name]
@@ -275,6 +275,14 @@ CONDITIONS: dict[str, Condition] = {
 NORMAL = "NORM"
 SIMULATED_STATEMENTS = frozenset({NORMAL, "SR"}.union(*(c.statements for c in CONDITIONS.values())))
 _NO_SINUS = ("AFIB", "AFLT", "SVTAC", "3AVB", "PACE")
+# Pairs of which one would not meet its criterion any more.
+_CONTRADICTIONS = (
+    {"SVTAC", "LNGQT"},  # no room for a long QT, or for an ST segment, at 180 beats per minute
+    {"SVTAC", "STD_"},
+    {"1AVB", "WPW"},  # a long and a short PR
+    {"LVOLT", "LAO/LAE"},  # small P waves are neither wide nor tall
+    {"LVOLT", "RAO/RAE"},
+)
 _ORDER = list(CONDITIONS)
 
 
@@ -304,7 +312,7 @@ def compatible(a: str, b: str) -> bool:
     groups = {one.group, other.group}
     if len(groups) == 1 or groups == {"st", "qrs"}:  # a wide or scarred QRS has an ST-T of its own
         return False
-    if "PACE" in (a, b) or {a, b} == {"SVTAC", "LNGQT"}:  # no room for a long QT at 180 beats per minute
+    if "PACE" in (a, b) or {a, b} in _CONTRADICTIONS:
         return False
     return not ((one.needs_p and b in _NO_SINUS) or (other.needs_p and a in _NO_SINUS))
 
