@@ -10,6 +10,7 @@ from torch import Tensor
 
 from minimllama import ImageBatch, MiniMllama, load_model
 from minimllama.config import aspect_ratios
+from tests.tools.tiny import one_sample
 
 N_SAMPLES = 5  # one image; two separate ones; two in a row; none; one before bos
 MODES = ("meta", "hf", "hf445")
@@ -65,16 +66,7 @@ class Reference:
 
     def solo_images(self, sample: int) -> ImageBatch | None:
         """One sample's own images, without empty slots; None if it has none."""
-        counts, all_images = self.images.n_tiles[sample], self.images
-        if not counts:
-            return None
-        one, slots = slice(sample, sample + 1), len(counts)
-        return ImageBatch(
-            pixels=all_images.pixels[one, :slots],
-            aspect_ratio_ids=all_images.aspect_ratio_ids[one, :slots],
-            tile_mask=all_images.tile_mask[one, :slots],
-            n_tiles=[counts],
-        )
+        return one_sample(self.images, sample)
 
     @cached_property
     def labels(self) -> Tensor:

@@ -104,3 +104,17 @@ def prompt(length: int, seed: int, image_at: Sequence[int] = ()) -> torch.Tensor
     tokens[0] = BOS
     tokens[list(image_at)] = IMAGE
     return tokens
+
+
+def one_sample(images: ImageBatch, sample: int) -> ImageBatch | None:
+    """A batch of this sample alone, without empty slots; None if it has no images."""
+    counts = images.n_tiles[sample]
+    if not counts:
+        return None
+    row, slots = slice(sample, sample + 1), len(counts)
+    return ImageBatch(
+        pixels=images.pixels[row, :slots],
+        aspect_ratio_ids=images.aspect_ratio_ids[row, :slots],
+        tile_mask=images.tile_mask[row, :slots],
+        n_tiles=[counts],
+    )
