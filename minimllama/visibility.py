@@ -1,8 +1,8 @@
 """Which text positions see which tiles, and the cheapest exact way to tell the cross-attention.
 
-Source: llama-models, multimodal/model.py, _get_full_row_masked_out_mask and create_multimodal_mask;
-transformers, processing_mllama.py, get_cross_attention_token_mask. Where they differ: docs/quirks.md, "rows
-that see nothing".
+Source: llama-models, chat_format.py, create_vision_mask, and multimodal/model.py, _pad_masks and
+_get_full_row_masked_out_mask; transformers, processing_mllama.py, get_cross_attention_token_mask. Where they
+differ: docs/quirks.md, "rows that see nothing".
 
 Shapes: B samples (with images), R rows of text (questions; R = B unless several ask about one sample), T
 positions, I image slots, K tile slots, P tokens per tile, V = I * K * P vision tokens, N most rows of one
