@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from minimllama.checkpoint.files import PthFiles, SafetensorFiles
 from minimllama.checkpoint.hf import find_family, hf_name, hf_namer
 from minimllama.checkpoint.meta import MetaTensors
-from minimllama.config import ModelConfig, config_to_hf, differences
+from minimllama.config import ModelConfig, differences
 from minimllama.image import ImageTransform
 from minimllama.model import MiniMllama
 
@@ -173,7 +173,7 @@ def save_model(model: MiniMllama, folder: str | Path, max_shard_bytes: int = 5 *
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     vision = model.config.vision
     preprocessor = ImageTransform(vision.tile_size, vision.max_tiles).config()
-    (folder / "config.json").write_text(json.dumps(config_to_hf(model.config, dtype), indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(model.config.to_hf(dtype), indent=2) + "\n")
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n")
     index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": weight_map}
     partial = folder / ".model.safetensors.index.json"
