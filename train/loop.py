@@ -132,6 +132,7 @@ def load_batches(setup: Setup, start: int, stop: int) -> Iterator[Batch]:
         collate_fn=partial(collate, config=setup.model.config, leak=setup.model.leak),
         prefetch_factor=4 if setup.config.data.workers else None,
         worker_init_fn=_one_thread,
+        generator=torch.Generator(),  # not the global one: a new loader after a resume would shift the dropout
     )
     return iter(loader)
 
