@@ -185,16 +185,26 @@ class _Ink:
         first, last = round(x0 * fine), round((x0 + seconds * style.px_per_second) * fine)
         when = ((np.arange(first, last) + 0.5) / fine - x0) / style.px_per_second * hz
         known = np.isfinite(mv)
-        y = baseline - np.interp(when, np.arange(len(mv)), np.where(known, mv, 0)) * style.px_per_mv
+        level = baseline - np.where(known, mv, 0) * style.px_per_mv
+        low = np.interp(when, np.arange(len(mv)), level)
+        high = low.copy()
+        # samples between the middles of two columns count too, so that a peak is drawn up to its tip;
+        # a column holds one at most (see per_px in draw_page)
+        at = np.floor((x0 + np.arange(len(mv)) / hz * style.px_per_second) * fine).astype(int) - first
+        inside = known & (at >= 0) & (at < len(low))
+        at, tips = at[inside], level[inside]
+        low[at], high[at] = np.minimum(low[at], tips), np.maximum(high[at], tips)
         there = (when <= len(mv) - 1) & known[np.clip(np.rint(when).astype(int), 0, len(mv) - 1)]
-        return self.spans(np.arange(first, last), y, there)
+        return self.spans(np.arange(first, last), low, high, there)
 
-    def spans(self, columns: np.ndarray, y: np.ndarray, there: np.ndarray) -> tuple[float, float] | None:
-        """Ink around y in each fine column where `there`; thickened by the pen in both directions."""
+    def spans(
+        self, columns: np.ndarray, low: np.ndarray, high: np.ndarray, there: np.ndarray
+    ) -> tuple[float, float] | None:
+        """Ink from low to high in each fine column where `there`; thickened by the pen in both directions."""
         pen = self.style.trace_mm * self.style.px_per_mm
         reach = max(round(pen * self.per_px), 1) | 1
-        low = -maximum_filter1d(np.where(there, -y, -np.inf), reach + 1) - pen / 2
-        high = maximum_filter1d(np.where(there, y, -np.inf), reach + 1) + pen / 2
+        low = -maximum_filter1d(np.where(there, -low, -np.inf), reach + 1) - pen / 2
+        high = maximum_filter1d(np.where(there, high, -np.inf), reach + 1) + pen / 2
         inked = (high > low) & (columns >= 0) & (columns < self.style.width * self.per_px)
         if not inked.any():
             return None
@@ -291,13 +301,8 @@ def _draw_row(ink: _Ink, record: EcgRecord, leads: Sequence[str], left: float, b
         start = round(k * seconds * record.hz)
         part = record.signal[LEADS.index(lead)][start : start + round(seconds * record.hz) + 1]
         touched = ink.trace(x0, baseline, part, record.hz, seconds) if len(part) else None
-        top, bottom = touched or (baseline, baseline)
-        boxes[lead] = (
-            x0,
-            max(top, 0.0),
-            x0 + seconds * style.px_per_second,
-            min(bottom, float(style.height)),
-        )
+        top, bottom = np.clip(touched or (baseline, baseline), 0.0, float(style.height))
+        boxes[lead] = (x0, float(top), x0 + seconds * style.px_per_second, float(bottom))
     return boxes
 
 
@@ -308,7 +313,7 @@ def _draw_pulse(ink: _Ink, left: float, baseline: float) -> None:
     columns = np.arange(round(x0 * fine), round(left * fine))
     share = np.linspace(0, 1, len(columns))
     y = np.where((share > 0.2) & (share < 0.8), baseline - ink.style.px_per_mv, baseline)
-    ink.spans(columns, y, np.ones(len(columns), bool))
+    ink.spans(columns, y, y, np.ones(len(columns), bool))
 
 
 def _stamp(cover: np.ndarray, mask: np.ndarray, x: float, y: float) -> None:

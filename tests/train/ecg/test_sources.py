@@ -1,0 +1,132 @@
+"""One contract, run for every row of SOURCES; and what each source promises on its own."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from train.ecg import LEADS, SOURCES, EcgRecord, open_source, write_record
+from train.ecg.record import read_note
+from train.ecg.signal import lead_errors
+from train.ecg.sources import SPLITS, EcgSource
+
+Open = Callable[[str], EcgSource]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree of WFDB records, two of each split."""
+    root = tmp_path_factory.mktemp("records")
+    for split in SPLITS:
+        source = open_source("simulated", None, split, n=2, seed=3)
+        for record in (source[0], source[1]):
+            write_record(EcgRecord(**{**vars(record), "split": split}), root / split / "deeper")
+    return root
+
+
+@pytest.fixture(params=SOURCES)
+def opener(request: pytest.FixtureRequest, folder: Path) -> Open:
+    """opener(split) for one row of SOURCES."""
+    openers: dict[str, Open] = {
+        "simulated": lambda split: open_source("simulated", None, split, n=3, seed=5),
+        "wfdb": lambda split: open_source("wfdb", folder, split),
+    }
+    return openers[request.param]
+
+
+# the contract
+
+
+def test_records_have_the_shape_unit_and_lead_order_of_all(opener: Open) -> None:
+    source = opener("train")
+    for index in range(len(source)):
+        record = source[index]
+        assert record.signal.shape[0] == len(LEADS)
+        assert record.signal.dtype == np.float32
+        assert 0.2 < np.nanmax(np.abs(record.signal)) < 10  # millivolts
+        assert max(lead_errors(record.signal.astype(float)).values()) < 0.05
+
+
+def test_the_same_number_is_the_same_record(opener: Open) -> None:
+    first, again = opener("test")[1], opener("test")[1]
+    assert first.signal.tobytes() == again.signal.tobytes()
+    assert (first.record_id, first.labels, first.report, dict(first.truth)) == (
+        again.record_id,
+        again.labels,
+        again.report,
+        dict(again.truth),
+    )
+
+
+def test_splits_share_neither_patients_nor_records(opener: Open) -> None:
+    records = {split: [source[i] for i in range(len(source))] for split in SPLITS for source in [opener(split)]}
+    for a, b in itertools.combinations(SPLITS, 2):
+        assert not {r.patient_id for r in records[a]} & {r.patient_id for r in records[b]}
+        assert not {r.signal.tobytes() for r in records[a]} & {r.signal.tobytes() for r in records[b]}
+
+
+def test_ids_differ_within_a_split(opener: Open) -> None:
+    source = opener("train")
+    assert len({source[i].record_id for i in range(len(source))}) == len(source)
+
+
+@pytest.mark.parametrize("index", [-1, 10_000])
+def test_a_number_outside_is_an_index_error(opener: Open, index: int) -> None:
+    with pytest.raises(IndexError):
+        opener("train")[index]
+
+
+def test_the_name_is_that_of_its_row(opener: Open) -> None:
+    assert SOURCES[opener("train").name] is type(opener("train"))
+
+
+# each source
+
+
+def test_simulated_patients_depend_on_seed_split_and_number_only() -> None:
+    few, many = open_source("simulated", n=2, seed=1), open_source("simulated", n=50, seed=1)
+    assert few[1].signal.tobytes() == many[1].signal.tobytes()
+    assert few[1].signal.tobytes() != open_source("simulated", n=2, seed=2)[1].signal.tobytes()
+
+
+def test_wfdb_records_come_in_the_order_of_their_paths(folder: Path) -> None:
+    source = open_source("wfdb", folder, "validate")
+    headers = sorted((folder / "validate").rglob("*.hea"))
+    assert [source[i].record_id for i in range(2)] == [read_note(path)["record_id"] for path in headers]
+
+
+def test_a_folder_without_splits_is_one_split_if_that_is_said(tmp_path: Path) -> None:
+    write_record(open_source("simulated", n=1)[0], tmp_path)
+    with pytest.raises(ValueError, match=r"names no split; say split_of_all="):
+        open_source("wfdb", tmp_path, "test")
+    assert len(open_source("wfdb", tmp_path, "test", split_of_all="test")) == 1
+
+
+def test_real_records_are_a_folder_too(shared: Path) -> None:
+    if not (shared / "data").is_dir():
+        pytest.skip("no real records beside the reference files")
+    source = open_source("wfdb", shared / "data", "test", split_of_all="test")
+    assert {source[i].record_id for i in range(len(source))} == {"00001_lr", "s0010_re", "s0010_500"}
+
+
+# refusal
+
+
+def test_unknown_sources_and_splits_are_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="source='ptb' is not one of simulated, wfdb"):
+        open_source("ptb")
+    with pytest.raises(ValueError, match="split='dev' is not one of train, validate, test"):
+        open_source("wfdb", folder, "dev")
+    with pytest.raises(ValueError, match="reads no folder, but root="):
+        open_source("simulated", folder)
+    with pytest.raises(ValueError, match="n=0 must be positive"):
+        open_source("simulated", n=0)
+    with pytest.raises(ValueError, match="needs a root folder"):
+        open_source("wfdb")
+
+
+def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no WFDB record of split 'train' below"):
+        open_source("wfdb", tmp_path, "train")
