@@ -27,27 +27,30 @@ class ModelConfig:
             )
 
     @classmethod
-    def from_folder(cls, folder: str | Path) -> "ModelConfig":
+    def from_folder(cls, folder: str | Path, *, unstated: VisionConfig | None = None) -> "ModelConfig":
         """Read config.json (Hugging Face layout) or params.json (Meta's layout) in `folder`.
 
-        params.json does not hold the vision sizes; the published ones are assumed.
+        Args:
+            folder: of a checkpoint.
+            unstated: the vision sizes that params.json does not hold; the published ones if None.
 
         Raises:
             FileNotFoundError: if neither file is there.
             ValueError: if the file describes another model.
         """
         folder = Path(folder)
-        for name, read in (("config.json", read_hf), ("params.json", read_meta)):
+        for name in ("config.json", "params.json"):
             path = folder / name
             if not path.is_file():
                 continue
             try:
-                vision, text, image_token_id = read(json.loads(path.read_text()))
+                fields = json.loads(path.read_text())
+                parts = read_hf(fields) if name == "config.json" else read_meta(fields, unstated)
             except KeyError as error:
                 raise ValueError(f"{path} lacks the field {error}") from error
             except json.JSONDecodeError as error:
                 raise ValueError(f"{path} is not JSON: {error}") from error
-            return cls(vision=vision, text=text, image_token_id=image_token_id)
+            return cls(vision=parts[0], text=parts[1], image_token_id=parts[2])
         raise FileNotFoundError(f"no config.json and no params.json in {folder}")
 
     def to_hf(self, dtype: str) -> Json:
@@ -68,7 +71,35 @@ _90B = replace(
         cross_layers=tuple(range(3, 99, 5)),
     ),
 )
-PRESETS: dict[str, ModelConfig] = {"11b": _BASE, "11b-instruct": _INSTRUCT, "90b": _90B}
+# The packaged demo checkpoint: every part of the real model, small enough to learn on two CPU cores.
+_NANO = ModelConfig(
+    vision=VisionConfig(
+        width=128,
+        n_heads=4,
+        mlp_width=512,
+        n_local_layers=4,
+        n_global_layers=2,
+        taps=(1, 3),
+        tile_size=256,
+        patch_size=32,
+        max_tiles=2,
+    ),
+    text=TextConfig(
+        width=128,
+        mlp_width=256,
+        n_layers=4,
+        n_heads=4,
+        n_kv_heads=2,
+        cross_layers=(1, 3),
+        vocab_size=768,
+        max_positions=8192,
+        bos_id=1,
+        eos_ids=(2, 6, 7),
+        pad_id=3,
+    ),
+    image_token_id=768,
+)
+PRESETS: dict[str, ModelConfig] = {"nano": _NANO, "11b": _BASE, "11b-instruct": _INSTRUCT, "90b": _90B}
 
 
 def differences(a: ModelConfig, b: ModelConfig) -> list[str]:

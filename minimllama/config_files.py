@@ -4,6 +4,7 @@ Sources: config.json of the Hugging Face layout (transformers, models/mllama/con
 params.json of Meta's native layout (llama-models, models/llama3/args.py).
 """
 
+from dataclasses import replace
 from typing import Any
 
 from minimllama.sizes import RopeConfig, TextConfig, VisionConfig, aspect_ratios
@@ -154,8 +155,12 @@ def cross_layer_indices(n_self: int, n_cross: int) -> tuple[int, ...]:
     return tuple(every - 1 + c * (every + 1) for c in range(n_cross))
 
 
-def read_meta(params: Json) -> Parts:
-    """The content of params.json -> sizes of text and, as published, of vision; image token id.
+def read_meta(params: Json, unstated: VisionConfig | None = None) -> Parts:
+    """The content of params.json -> sizes of vision and text, image token id.
+
+    Args:
+        params: what the file says.
+        unstated: the sizes of the vision tower, of which the file holds two; the published ones if None.
 
     Raises:
         KeyError: if a field is missing.
@@ -165,7 +170,8 @@ def read_meta(params: Json) -> Parts:
     n_cross = params["vision_num_cross_attention_layers"]
     width = int(params.get("ffn_dim_multiplier", 1.0) * int(8 * params["dim"] / 3))
     multiple = params["multiple_of"]
-    vision = VisionConfig(tile_size=params["vision_chunk_size"], max_tiles=params["vision_max_num_chunks"])
+    stated = {"tile_size": params["vision_chunk_size"], "max_tiles": params["vision_max_num_chunks"]}
+    vision = replace(VisionConfig() if unstated is None else unstated, **stated)
     text = TextConfig(
         width=params["dim"],
         mlp_width=-(-width // multiple) * multiple,

@@ -22,7 +22,9 @@ from minimllama.model import MiniMllama
 
 __all__ = ["hf_name", "load_model", "save_model"]
 
-_DERIVED_PARAMS = ("text.pad_id", "text.eos_ids", "text.bos_id", "text.max_positions", "text.rope")
+_NOT_IN_PARAMS = ("text.pad_id", "text.eos_ids", "text.bos_id", "text.max_positions", "text.n_extra_embeddings")
+_NOT_IN_PARAMS += ("text.rope.factor", "text.rope.low_freq_factor", "text.rope.high_freq_factor")
+_NOT_IN_PARAMS += ("text.rope.original_positions",)
 
 
 def _some(names: Iterable[str], most: int = 10) -> str:
@@ -85,9 +87,8 @@ def _resolve_config(folder: Path, config: ModelConfig | None) -> ModelConfig:
     if config is None:
         return ModelConfig.from_folder(folder)
     if (folder / "params.json").is_file() and not (folder / "config.json").is_file():
-        stated = ModelConfig.from_folder(folder)
-        unstated = ("vision.", *_DERIVED_PARAMS)
-        if wrong := [d for d in differences(config, stated) if not d.startswith(unstated)]:
+        stated = ModelConfig.from_folder(folder, unstated=config.vision)
+        if wrong := [d for d in differences(config, stated) if not d.startswith(_NOT_IN_PARAMS)]:
             raise ValueError(
                 f"the given config and {folder / 'params.json'} differ (given against file): {'; '.join(wrong)}"
             )
