@@ -1,4 +1,4 @@
-"""python -m eval predict | score | judge | table | report: from a checkpoint to Table I."""
+"""python -m eval predict | score | judge | table | report | demo: from a checkpoint to Table I."""
 
 import json
 import sys
@@ -82,12 +82,19 @@ def _report(arguments: Sequence[str]) -> None:
     say(f"wrote {write_report(tyro.cli(ReportConfig, args=arguments, prog='python -m eval report'))}")
 
 
+def _demo(arguments: Sequence[str]) -> None:
+    from eval.demo import DemoConfig, run_demo
+
+    run_demo(tyro.cli(DemoConfig, args=arguments, prog="python -m eval demo"))
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "predict": _predict,
     "score": _score,
     "judge": _judge,
     "table": _table,
     "report": _report,
+    "demo": _demo,
 }
 
 
@@ -98,7 +105,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         COMMANDS[arguments[0]](arguments[1:])
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, FileNotFoundError, FileExistsError, RuntimeError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     return 0

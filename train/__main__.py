@@ -37,13 +37,38 @@ def _show(arguments: list[str]) -> None:
     say(show(parse(rest, "python -m train show"), options.position, options.out)[1])
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {"run": _run, "show": _show}
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """A tokenizer for a model that is trained from scratch.
+
+    Attributes:
+        out: the file to write.
+        vocabulary: number of pieces.
+        records: simulated patients whose questions and answers it is made from.
+        seed: of those.
+    """
+
+    out: Path
+    vocabulary: int = 768
+    records: int = 1200
+    seed: int = 11
+
+
+def _tokenizer(arguments: list[str]) -> None:
+    from train.tokenizer import question_texts, train_tokenizer
+
+    config = tyro.cli(TokenizerConfig, args=arguments, prog="python -m train tokenizer")
+    train_tokenizer(question_texts(config.records, config.seed), config.vocabulary, config.out)
+    say(f"wrote {config.out}")
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {"run": _run, "show": _show, "tokenizer": _tokenizer}
 
 
 def main(arguments: list[str]) -> int:
     """Run one command; wrong input ends with one line on standard error and exit code 2."""
     if not arguments or arguments[0] not in COMMANDS:
-        sys.stderr.write(f"usage: python -m train {{{','.join(COMMANDS)}}} --recipe FILE [--help]\n")
+        sys.stderr.write(f"usage: python -m train {{{','.join(COMMANDS)}}} [--help]\n")
         return 2
     try:
         COMMANDS[arguments[0]](arguments[1:])

@@ -1,12 +1,32 @@
 """Train the SentencePiece tokenizer of a small model on the texts of its own questions and answers."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import sentencepiece
 
 from minimllama.tokenizer import SPECIAL
+from train.ecg import LABEL_SETS, TASKS, build_example, open_source
+from train.ecg.instruct import yes_no_question
+
+FEW_WORDS = {"lead": 3, "look": 3, "yes_no": 3}  # tasks of short texts, so that each kind of word has its share
+
+
+def question_texts(n: int, seed: int = 11) -> Iterator[str]:
+    """Questions and answers of every task about `n` simulated patients, and the name of every label that there is."""
+    source, rng = open_source("simulated", n=n, seed=seed), np.random.default_rng(seed)
+    for index in range(n):
+        record = source[index]
+        for task in TASKS:
+            for _ in range(FEW_WORDS.get(task, 1)):
+                example = build_example(record, task, rng, "simulated")
+                yield example.question
+                yield example.answer
+    for label_set in LABEL_SETS.values():
+        for label in label_set.labels:
+            yield from [yes_no_question(label.name), label.name] * 3
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, path: str | Path) -> None:

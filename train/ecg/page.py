@@ -109,7 +109,7 @@ STYLES: dict[str, PaperStyle] = {
     "wide": PaperStyle(width=1120, height=560, px_per_mm=4.2),  # 1 x 2 tiles of 560
     "wide448": PaperStyle(width=896, height=448, px_per_mm=3.4),  # 1 x 2 tiles of 448
     "tile448": PaperStyle(width=448, height=448, px_per_mm=1.7, minor_grid=False),  # one tile, the paper's literal size
-    "nano": PaperStyle(width=512, height=256, px_per_mm=2.0, trace_mm=0.6, minor_grid=False, names=False),
+    "nano": PaperStyle(width=512, height=256, px_per_mm=2.0, trace_mm=1.4, minor_grid=False, names=False),
 }
 
 Box = tuple[float, float, float, float]

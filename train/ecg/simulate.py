@@ -51,7 +51,8 @@ def simulate_ecg(
 
     Returns:
         A record whose `truth` was measured on the noiseless signal: `heart_rate`, `rr_variation` (largest
-        minus smallest RR of ordinary beats, ms), `regular`, `p_before_qrs`, `pr`, `p_width`, `qrs`, `qt`,
+        minus smallest RR, ms), `regular`, `n_early` (premature beats), `n_wide_early` (ventricular ones),
+        `undulates` (atrial waves between the beats), `spike`, `p_before_qrs`, `pr`, `p_width`, `qrs`, `qt`,
         `qtc` (ms), `axis` (degrees) and per lead `p`, `q`, `r`, `s`, `st`, `t` (mV). What a rhythm does not
         have is None.
 
@@ -246,6 +247,9 @@ def _truth(heart: Heart, events: Sequence[Event], seconds: float) -> dict[str, A
         "qtc": qt / rr ** (1 / 3),
         "axis": seen["axis"],
         "spike": heart.beat.spike is not None,
+        "n_early": sum(event.kind != "usual" for event in inside),
+        "n_wide_early": sum(event.kind == "pvc" for event in inside),
+        "undulates": heart.atria in ("fibrillation", "flutter"),
     }
     for wave in ("p", "q", "r", "s", "st", "t"):
         if wave == "p" and not sinus:
