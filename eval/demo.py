@@ -70,10 +70,14 @@ def _scores(config: DemoConfig, name: str) -> Path:
 
 
 def steps(config: DemoConfig) -> list[tuple[Path, list[str]]]:
-    """Every command of the demo, behind the file whose presence means that it is done (predictions resume by themselves)."""
+    """Every command of the demo, behind the file whose presence means that it is done.
+
+    Predictions resume by themselves, so the file behind theirs is that of the scoring that needs them.
+    """
     out = config.out
     training = ["train", "run", "--recipe", str(config.recipe), "--out", str(out), "--name", "training"]
     pairs = {kind: [f"{name}={out / file}" for name, file in _named(kind)] for kind in ("scores", "predictions")}
+    shown = ["--run", str(out / "training"), "--out", str(out / "report.html")]
     return [
         *((_scores(config, BASE), _predict(config, BASE, split)) for split in ("validate", "test")),
         (_scores(config, BASE), _score(config, BASE)),
@@ -82,8 +86,7 @@ def steps(config: DemoConfig) -> list[tuple[Path, list[str]]]:
         (_scores(config, TUNED), _score(config, TUNED)),
         (
             out / "report.html",
-            ["eval", "report", "--scores", *pairs["scores"], "--predictions", *pairs["predictions"]]
-            + ["--run", str(out / "training"), "--out", str(out / "report.html")],
+            ["eval", "report", "--scores", *pairs["scores"], "--predictions", *pairs["predictions"], *shown],
         ),
         (out / "table.json", ["eval", "table", "--scores", *pairs["scores"], "--out", str(out / "table.json")]),
     ]
