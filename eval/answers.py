@@ -18,7 +18,8 @@ _NOT_LABELS = (
     r"normal (?:axis|PR|QRS|QT|QTc|rhythm|rate|range|limits)",
 )
 _NONE = re.compile(
-    r"\bnone\b(?: of (?:them|these|the above))?|\bno (?:label|class|finding|findings|abnormalit\w+)\b", re.I
+    r"\bnone\b(?: of (?:them|these|the above))?|\bno (?:rhythm )?(?:label|class|findings?|statement|abnormalit\w+)\b",
+    re.I,
 )
 _CLAUSE_END = re.compile(r"[.;\n](?=\s|$)|\b(?:but|however|although|except|yet|instead)\b", re.I)
 _SEEN = r"(?:seen|present|detected|evident|found|shown)"
