@@ -25,6 +25,15 @@ class TensorFiles(Protocol):
         ...
 
 
+def _read_index(path: Path) -> dict[str, str]:
+    """Which file holds each tensor, by the tensor's name."""
+    try:
+        weight_map = json.loads(path.read_text())["weight_map"]
+        return {str(name): str(file) for name, file in weight_map.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not an index of tensors: {error}") from error
+
+
 class SafetensorFiles:
     """All safetensors of a folder: the files that the index names, or a single model.safetensors.
 
@@ -38,8 +47,8 @@ class SafetensorFiles:
         single = folder / "model.safetensors"
         wanted: dict[str, str] | None = None
         if index.is_file():
-            weight_map: dict[str, str] = json.loads(index.read_text())["weight_map"]
-            wanted, paths = weight_map, [folder / name for name in sorted(set(weight_map.values()))]
+            wanted = _read_index(index)
+            paths = [folder / name for name in sorted(set(wanted.values()))]
             if missing := [path.name for path in paths if not path.is_file()]:
                 raise FileNotFoundError(f"{index} names files that are not there: {', '.join(missing)}")
         elif single.is_file():
