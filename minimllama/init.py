@@ -3,8 +3,7 @@
 The published checkpoints never need this. Matrices have deviation 1 / sqrt(inputs); projections into the
 residual stream are scaled down by the square root of their number (GPT-2, Radford et al. 2019, sec. 2.3).
 Patch filters sum to zero, so that blank paper gives nothing, and token positions start as two-dimensional
-sines and cosines of the size of a patch's
-signal: with the usual small random ones the text took ten times as many pages to find a lead (docs/runs).
+sines and cosines of the size of a patch's signal: with the usual small random ones the text took ten times as many pages to find a lead (docs/runs).
 
 Shapes: P tokens per tile, D width, G patches per side.
 """
@@ -42,8 +41,8 @@ def sine_positions(grid: int, width: int) -> Tensor:
 def initialise(model: MiniMllama, generator: torch.Generator) -> MiniMllama:
     """Fill every parameter in place, in the order of their names.
 
-    Norms start as the identity, biases at 0, gates at tanh(1), embeddings with deviation 0.02, matrices with
-    1 / sqrt(inputs).
+    Norms start as the identity, biases at 0, gates at 1, text embeddings with deviation 1, the class token and
+    the tables of tiles with 0.5, matrices with 1 / sqrt(inputs).
 
     Args:
         model: on a real device.
