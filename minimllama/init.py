@@ -3,7 +3,8 @@
 The published checkpoints never need this. Matrices have deviation 1 / sqrt(inputs); projections into the
 residual stream are scaled down by the square root of their number (GPT-2, Radford et al. 2019, sec. 2.3).
 Patch filters sum to zero, so that blank paper gives nothing, and token positions start as two-dimensional
-sines and cosines of the size of a patch's signal: with the usual small random ones the text took ten times as many pages to find a lead (docs/runs).
+sines and cosines of the size of a patch's signal: with the usual small random ones the text took ten times as
+many pages to find a lead (docs/runs).
 
 Shapes: P tokens per tile, D width, G patches per side.
 """

@@ -75,5 +75,5 @@ def test_weights_depend_on_the_generator_only() -> None:
     again, other = made(), made(seed=1)
     for (name, p), q, r in zip(model.named_parameters(), again.parameters(), other.parameters(), strict=True):
         assert torch.equal(p, q), name
-        if p.dim() > 1:
+        if p.dim() > 1 and name != "vision.positions.embedding":  # sines, the same for every seed
             assert not torch.equal(p, r), name
