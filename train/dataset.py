@@ -117,7 +117,7 @@ class EcgDataset(torch.utils.data.Dataset[Sample]):
         seed: of the cached pages.
 
     Raises:
-        ValueError: if a component's source, task or label set does not exist, or the cache holds other pages.
+        ValueError: if a component's source does not exist, or the cache holds other pages.
     """
 
     def __init__(

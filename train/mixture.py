@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from train.ecg import LABEL_SETS, TASKS
+
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentConfig:
@@ -35,6 +37,12 @@ class ComponentConfig:
             raise ValueError(f"component {self.source}: weight={self.weight} must be positive; leave it out instead")
         if not self.tasks:
             raise ValueError(f"component {self.source}: tasks must name at least one task")
+        if unknown := [task for task in self.tasks if task not in TASKS]:
+            raise ValueError(f"component {self.source}: tasks {', '.join(unknown)} are not in {', '.join(TASKS)}")
+        if self.label_set not in LABEL_SETS:
+            raise ValueError(
+                f"component {self.source}: label_set={self.label_set!r} is not one of {', '.join(LABEL_SETS)}"
+            )
 
 
 @dataclass(frozen=True)
