@@ -1,28 +1,17 @@
 """Named tensors in files, read one at a time.
 
-A file is opened for each tensor and closed after it: a mapping that stays open would count every page it has
-touched as a second copy of the weights. Measured: docs/quirks.md, "peak memory while loading".
+Files are mapped, and a mapping that stays open counts every page it has touched as a second copy of the
+weights; so it is given up after each tensor, or after as much as the largest one. Measured: docs/quirks.md,
+"peak memory while loading".
 """
 
 import json
 import pickle
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-
-
-class TensorFiles(Protocol):
-    """What both kinds of checkpoint files offer."""
-
-    shapes: Mapping[str, tuple[int, ...]]
-
-    def read(self, name: str) -> Tensor:
-        """One tensor, in memory of its own."""
-        ...
 
 
 def _read_index(path: Path) -> dict[str, str]:
@@ -94,11 +83,11 @@ class PthFiles:
         if not self.paths:
             raise FileNotFoundError(f"no consolidated*.pth in {folder}")
         self.shard_shapes: list[dict[str, tuple[int, ...]]] = []
-        self._largest = 1
+        self._sizes: list[dict[str, int]] = []
         for path in self.paths:
             shard = self._open(path)
             self.shard_shapes.append({name: tuple(tensor.shape) for name, tensor in shard.items()})
-            self._largest = max([self._largest, *(t.nbytes for t in shard.values())])
+            self._sizes.append({name: tensor.nbytes for name, tensor in shard.items()})
             if odd := sorted(self.shard_shapes[0].keys() ^ shard.keys()):
                 raise ValueError(f"{self.paths[0]} and {path} do not hold the same tensors: {', '.join(odd[:10])}")
         self._mapped: dict[Path, dict[str, Tensor]] = {}
@@ -117,11 +106,14 @@ class PthFiles:
         return content
 
     def read(self, name: str, shard: int) -> Tensor:
-        """One shard of a tensor. The mapping is renewed when it has touched as much as the largest tensor."""
+        """One shard of a tensor, as a view of the mapped file: copy it.
+
+        A mapping is renewed before the pages that were read from it outgrow the file's largest tensor.
+        """
         path = self.paths[shard]
-        if path not in self._mapped or self._touched[path] >= self._largest:
+        size = self._sizes[shard][name]
+        if path not in self._mapped or self._touched[path] + size > max(self._sizes[shard].values()):
             self._mapped[path] = self._open(path)
             self._touched[path] = 0
-        tensor = self._mapped[path][name].clone()
-        self._touched[path] += tensor.nbytes
-        return tensor
+        self._touched[path] += size
+        return self._mapped[path][name]

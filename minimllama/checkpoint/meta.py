@@ -44,7 +44,7 @@ class Origin:
     """How one of our parameters is made from Meta's tensors.
 
     Attributes:
-        names: Meta's tensors; more than one are stacked by rows.
+        names: Meta's tensors; more than one are stacked by rows, as their shards are.
         shard_dim: dimension along which tensor-parallel shards are joined; None: every shard holds all of it.
         convert: what is done to the joined tensor.
     """
@@ -166,11 +166,8 @@ class MetaTensors:
         return tuple(source.convert(torch.cat(parts) if len(parts) > 1 else parts[0]).shape)
 
     def read(self, name: str) -> Tensor:
-        """Our parameter, joined and converted."""
+        """Our parameter, joined and converted; the pieces are copied straight into one tensor."""
         source = self.origins[name]
-        parts = []
-        for part in source.names:
-            n_shards = 1 if source.shard_dim is None else len(self.files.paths)
-            shards = [self.files.read(part, shard) for shard in range(n_shards)]
-            parts.append(shards[0] if n_shards == 1 else torch.cat(shards, source.shard_dim or 0))
-        return source.convert(torch.cat(parts) if len(parts) > 1 else parts[0])
+        n_shards = 1 if source.shard_dim is None else len(self.files.paths)
+        pieces = [self.files.read(part, shard) for part in source.names for shard in range(n_shards)]
+        return source.convert(torch.cat(pieces, source.shard_dim or 0))
