@@ -1,0 +1,1 @@
+"""minimllama beside transformers + PEFT: speed, peak memory, and first of all the same numbers."""
