@@ -88,7 +88,7 @@ def test_what_we_write_means_the_same_to_transformers(name: str, tmp_path: Path)
         assert {k: v for k, v in ours.items() if k not in ignored} == {
             k: v for k, v in theirs.items() if k not in ignored
         }
-    assert read.image_token_index == 128256
+    assert read.image_token_index == PRESETS[name].image_token_id
 
 
 def test_old_files_with_rope_scaling_and_new_files_with_rope_parameters_are_read(tmp_path: Path) -> None:
