@@ -80,14 +80,15 @@ def save_checkpoint(
     }
     torch.save(state, partial / "state.pt")
     target = folder / name
-    if target.exists():  # the same step of an earlier attempt
+    if target.exists():  # the same step of an earlier attempt, which ended before `latest` named it
         shutil.rmtree(target)
     os.replace(partial, target)
     pointer = folder / f".{LATEST}.partial"
     pointer.write_text(name + "\n")
     os.replace(pointer, folder / LATEST)
     for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        if old != target:  # later ones may be left from an earlier attempt
+            shutil.rmtree(old)
     return target
 
 

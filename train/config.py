@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import json
 import tomllib
 import typing
 from collections.abc import Sequence
@@ -216,7 +217,7 @@ def to_toml(config: RunConfig) -> str:
         if isinstance(value, bool):
             return str(value).lower()
         if isinstance(value, str):
-            return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+            return json.dumps(value, ensure_ascii=False)  # the escapes of JSON are TOML's too
         if isinstance(value, tuple | list):
             return "[" + ", ".join(literal(item) for item in value) + "]"
         return repr(value)

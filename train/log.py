@@ -13,8 +13,8 @@ FILE = "log.jsonl"
 class StepLog:
     """Appends to log.jsonl of a run folder.
 
-    A run that goes on from an earlier step keeps the lines up to it; the lines of steps that are done again
-    are moved to log-before-<step>.jsonl.
+    A run that goes on from an earlier step keeps the lines up to it; the log with the lines of steps that are
+    done again is kept as log-before-<step>.jsonl.
 
     Args:
         folder: of the run.
@@ -23,15 +23,16 @@ class StepLog:
     """
 
     def __init__(self, folder: Path, step: int, n_steps: int) -> None:
-        self.path, self.n_steps = folder / FILE, n_steps
+        self.path, self.first, self.n_steps = folder / FILE, step, n_steps
         if self.path.exists():
             self._cut(step)
         self._file = self.path.open("a")
         self._progress = Progress()
 
     def _cut(self, step: int) -> None:
-        lines = self.path.read_text().splitlines()
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        lines = self.path.read_text().splitlines(keepends=True)
+        whole = [line.rstrip("\n") for line in lines if line.endswith("\n")]  # a kill may have cut the last one
+        kept = [line for line in whole if json.loads(line)["step"] <= step]
         if len(kept) < len(lines):
             os.replace(self.path, self.path.with_name(f"log-before-{step}.jsonl"))
             self.path.write_text("".join(line + "\n" for line in kept))

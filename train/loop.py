@@ -251,7 +251,8 @@ def run(config: RunConfig) -> Path:
         if config.save.every and progress.step % config.save.every == 0 and progress.step < setup.n_steps:
             _save(setup, optimizer, progress, recipe)
     log.close()
-    _save(setup, optimizer, progress, recipe)
+    if progress.step > log.first or not found:  # a finished run has its last checkpoint already
+        _save(setup, optimizer, progress, recipe)
     return _finish(setup)
 
 
