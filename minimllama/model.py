@@ -2,8 +2,8 @@
 
 Source: llama-models, models/llama3/multimodal/model.py, CrossAttentionTransformer; the paper's section III.
 
-Shapes: B samples, I image slots, K tile slots, P tokens per tile, V = I * K * P vision tokens per sample,
-R rows of text, T positions, D text width, X vision features, A supervised positions, W vocabulary.
+Shapes: B samples, I image slots, K tile slots, P tokens per tile, V = I * K * P vision tokens per sample, N images
+that are computed, R rows of text, T positions, D text width, X vision features, A supervised positions, W vocabulary.
 """
 
 from collections.abc import Sequence
