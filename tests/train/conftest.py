@@ -29,15 +29,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path) -
 
 def tiny_recipe(out: Path, model: Path) -> RunConfig:
     """Ten steps of two forward passes of two pages with three questions each, with dropout."""
-    patients = ComponentConfig(
-        source="simulated", n=7, seed=3, tasks=("superclass", "yes_no", "look"), label_set="simulated"
-    )
+    patients = ComponentConfig(source="simulated", n=7, seed=3, tasks=("rate", "yes_no", "look"), label_set="simulated")
     return RunConfig(
         name="tiny",
         out=str(out),
         model=str(model),
         data=DataConfig(components=(patients,), page="nano", questions_per_image=3, workers=0),
-        tuning=TuneConfig(r=3, alpha=6, dropout=0.2),
+        tuning=TuneConfig(r=3, alpha=6.0, dropout=0.2),
         optim=OptimConfig(peak_lr=0.01, steps=10, warmup=0.25, weight_decay=0.01),
         batch=BatchConfig(images_per_forward=2, accumulate=2),
         compute=ComputeConfig(dtype="float32", device="cpu", threads=1),
