@@ -52,10 +52,8 @@ def line_chart(
         across = left + (x - x0) / (x1 - x0) * (width - left - right)
         return across, height - bottom - (y - y0) / (y1 - y0) * (height - top - bottom)
 
-    out = [
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-        f'aria-label="{escape(title)}">'
-    ]
+    box = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    out = [f'<svg {box} role="img" aria-label="{escape(title)}">']
     out.append(f'<text x="{width / 2}" y="15" text-anchor="middle" class="title">{escape(title)}</text>')
     for tick in _ticks(x0, x1):
         x, y = place(tick, y0)
