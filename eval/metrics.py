@@ -24,7 +24,7 @@ LABEL_FIELDS = (
     "ppv",
     "npv",
     "threshold",
-)  # None: not measured or undefined
+)  # None: not measured, undefined, or a threshold that no score reaches
 
 
 def _matrix(values: Any, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
@@ -38,6 +38,8 @@ def _matrix(values: Any, name: str, shape: tuple[int, ...] | None = None) -> np.
 
 def _binary(values: Any, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
     matrix = _matrix(values, name, shape)
+    if not matrix.size:
+        raise ValueError(f"{name} has no records or no labels: {list(matrix.shape)}")
     if not np.isin(matrix, (0, 1)).all():
         raise ValueError(f"{name} must hold 0 and 1 only")
     return matrix.astype(bool)
@@ -115,11 +117,13 @@ def label_metrics(
     Returns:
         `n`, `n_labels`, `n_undefined` (labels without positives or without negatives), `per_label`, and
         from y_pred `macro_f1` (over all labels, 0 where undefined), `hamming`, `balanced_accuracy` (over
-        labels with both outcomes); from scores `macro_auc`, `macro_ap`, `macro_auc_10` (labels with at least
-        10 positives), `micro_auc`, `brier`, `ece`. A mean over no label is None.
+        labels with both outcomes); from scores `macro_auc`, `macro_ap` (over the same labels),
+        `macro_auc_10` (labels with at least 10 positives), `micro_auc`, `brier`, `ece`. A mean over no label
+        is None.
 
     Raises:
-        ValueError: if shapes do not fit, values are not 0 or 1, or a score is not finite.
+        ValueError: if shapes do not fit, there is nothing to measure, values are not 0 or 1, or a score is not
+            finite.
     """
     y = _binary(y_true, "y_true")
     labels = [str(i) for i in range(y.shape[1])] if names is None else list(names)
@@ -148,7 +152,7 @@ def label_metrics(
         result |= _score_means(y, s, [per_label[name] for name in labels])
     if thresholds is not None:
         for name, threshold in zip(labels, thresholds, strict=True):
-            per_label[name]["threshold"] = float(threshold)
+            per_label[name]["threshold"] = float(threshold) if np.isfinite(threshold) else None  # JSON has no infinity
     return {**result, "per_label": per_label}
 
 
@@ -167,7 +171,7 @@ def _score_means(y: np.ndarray, s: np.ndarray, rows: list[dict[str, Any]]) -> di
     return {
         "macro_auc": _mean([row["auc"] for row in rows]),
         "macro_auc_10": _mean([row["auc"] for row in rows if row["n_pos"] >= 10]),
-        "macro_ap": _mean([row["ap"] for row in rows]),
+        "macro_ap": _mean([row["ap"] for row in rows if row["auc"] is not None]),
         "micro_auc": float(roc_auc_score(y.ravel(), s.ravel())) if defined else None,
         "brier": float(((probability - y) ** 2).mean()),
         "ece": expected_calibration_error(y, probability),
