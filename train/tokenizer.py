@@ -8,10 +8,12 @@ import numpy as np
 import sentencepiece
 
 from minimllama.tokenizer import SPECIAL
-from train.ecg import LABEL_SETS, TASKS, build_example, open_source
+from train.ecg import LABEL_SETS, build_example, open_source
 from train.ecg.instruct import yes_no_question
 
-FEW_WORDS = {"lead": 3, "look": 3, "yes_no": 3}  # tasks of short texts, so that each kind of word has its share
+# How often each task is asked about a patient: more often if its texts are short, so that every word has its share.
+TIMES = {"superclass": 1, "statements": 1, "yes_no": 3, "rhythm": 1, "intervals": 1, "report": 1, "lead": 3, "rate": 1}
+TIMES |= {"look": 3}
 
 
 def question_texts(n: int, seed: int = 11) -> Iterator[str]:
@@ -19,8 +21,8 @@ def question_texts(n: int, seed: int = 11) -> Iterator[str]:
     source, rng = open_source("simulated", n=n, seed=seed), np.random.default_rng(seed)
     for index in range(n):
         record = source[index]
-        for task in TASKS:
-            for _ in range(FEW_WORDS.get(task, 1)):
+        for task, times in TIMES.items():
+            for _ in range(times):
                 example = build_example(record, task, rng, "simulated")
                 yield example.question
                 yield example.answer

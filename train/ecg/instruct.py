@@ -96,6 +96,11 @@ def yes_no(record: EcgRecord, rng: Rng, label_set: LabelSet) -> tuple[str, str, 
     )
 
 
+def yes_no_superclass(record: EcgRecord, rng: Rng, label_set: LabelSet) -> tuple[str, str, dict[str, Any]]:
+    """`yes_no` on one of the five superclasses, whatever the label set."""
+    return yes_no(record, rng, LABEL_SETS["superclass"])
+
+
 def rhythm(record: EcgRecord, rng: Rng, label_set: LabelSet) -> tuple[str, str, dict[str, Any]]:
     """The rhythm statements, and the rate if it was measured."""
     codes = RHYTHMS.select(_need_labels(record))
@@ -240,7 +245,8 @@ def _measured(record: EcgRecord) -> dict[str, Any]:
 
 Task = Callable[[EcgRecord, Rng, LabelSet], tuple[str, str, dict[str, Any]]]
 TASKS: dict[str, Task] = {
-    task.__name__: task for task in (superclass, statements, yes_no, rhythm, intervals, report, lead, rate, look)
+    task.__name__: task
+    for task in (superclass, statements, yes_no, yes_no_superclass, rhythm, intervals, report, lead, rate, look)
 }
 
 
