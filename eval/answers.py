@@ -21,7 +21,7 @@ _NONE = re.compile(
     r"\bnone\b(?: of (?:them|these|the above))?|\bno (?:rhythm )?(?:label|class|findings?|statement|abnormalit\w+)\b",
     re.I,
 )
-_CLAUSE_END = re.compile(r"[.;\n](?=\s|$)|\b(?:but|however|although|except|yet|instead)\b", re.I)
+_CLAUSE_END = re.compile(r"[.;!?](?=\s|$)|\n|\b(?:but|however|although|except|yet|instead)\b", re.I)
 _SEEN = r"(?:seen|present|detected|evident|found|shown)"
 _NEGATION_BEFORE = re.compile(
     rf"(?<![:=])(?<![:=] )\b(?:no|not(?! {_SEEN}\b)|without|never|neither|nor|absence of|negative for|free of|"

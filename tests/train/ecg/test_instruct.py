@@ -117,6 +117,7 @@ ROUND_TRIPS: dict[str, Callable[[Example], bool]] = {
     "superclass": _labels("superclass"),
     "statements": _labels("statements"),
     "yes_no": lambda e: parse_yes_no(e.answer) == e.key["present"],
+    "yes_no_superclass": lambda e: parse_yes_no(e.answer) == e.key["present"],
     "rhythm": _rhythm,
     "intervals": lambda e: _measured(e, ("pr", "qrs", "qt", "qtc", "axis"), TENS),
     "report": _report,
