@@ -34,7 +34,7 @@ from minimllama import (
 from minimllama.console import Progress, duration
 from minimllama.nano import resolve_model
 from minimllama.tokenizer import stop_ids
-from train.ecg import STYLES, TASKS, EcgRecord, LabelSet, PaperStyle, build_example, draw_page
+from train.ecg import STYLES, EcgRecord, LabelSet, PaperStyle, build_example, draw_page
 from train.ecg.instruct import report_text, yes_no_question
 from train.ecg.labels import superclasses_of
 
@@ -81,8 +81,8 @@ class PredictConfig:
     def __post_init__(self) -> None:
         if self.suite not in SUITES:
             raise ValueError(f"suite={self.suite!r} is not one of {', '.join(SUITES)}")
-        if unknown := [task for task in self.texts if task not in TASKS]:
-            raise ValueError(f"texts: {', '.join(unknown)} not in {', '.join(TASKS)}")
+        if unknown := [task for task in self.texts if task not in TASK_QUESTIONS]:
+            raise ValueError(f"texts: {', '.join(unknown)} not in {', '.join(TASK_QUESTIONS)}")
         if self.batch < 1 or self.max_new_tokens < 1:
             raise ValueError(f"batch={self.batch} and max_new_tokens={self.max_new_tokens} must be positive")
 
