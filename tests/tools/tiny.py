@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from minimllama import ImageBatch, ImageTransform, MiniMllama, ModelConfig
-from minimllama.config import RopeConfig, TextConfig, VisionConfig
+from minimllama.config import RopeConfig, TextConfig, VisionConfig, aspect_ratios
 from minimllama.init import initialise
 
 VOCABULARY = 320  # of the tests' SentencePiece model too
@@ -71,6 +71,18 @@ def tiny_model(seed: int = 0, semantics: str = "meta", config: ModelConfig = TIN
             if "gate" in name.split(".")[-1] or "norm" in name or name.endswith("bias"):
                 p.add_(0.2 * noise)
     return model.eval()
+
+
+@torch.no_grad()
+def clear_unused_rows(model: MiniMllama) -> MiniMllama:
+    """Position tables as published: 0 in the row of "no image", and for the slots that a grid of tiles does not use."""
+    n_slots = model.config.vision.max_tiles
+    for table in (model.vision.pre_tile.table, model.vision.post_tile.table, model.vision.positions.table):
+        rows = table.view(len(table), n_slots, -1)
+        rows[0] = 0
+        for row, (height, width) in zip(rows[1:], aspect_ratios(n_slots), strict=True):
+            row[height * width :] = 0
+    return model
 
 
 def with_vision(config: ModelConfig, **changes: object) -> ModelConfig:
