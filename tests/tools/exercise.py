@@ -10,7 +10,7 @@ from minimllama.chat import pad_rows
 from minimllama.init import initialise
 from minimllama.layers import attend
 from tests.tools.native import make_tables_reachable, write_native
-from tests.tools.tiny import PAD, TINY, pictures, prompt, tiny_model, with_text
+from tests.tools.tiny import PAD, TINY, clear_unused_rows, pictures, prompt, tiny_model, with_text
 
 PROMPTS = [prompt(9, 1, [2]), prompt(11, 2, [1, 5]), prompt(6, 3)]
 PICTURES = [[(30, 20)], [(90, 20), (20, 20)], []]
@@ -37,6 +37,7 @@ def _forward_and_backward() -> None:
     questions = torch.stack([prompt(8, seed, [3]) for seed in range(3)])
     model(questions, same_tiles, sample_of_row=[0, 1, 0])
     tiny_model()(questions, same_tiles, sample_of_row=[1, 1, 0])
+    clear_unused_rows(tiny_model())(questions[:1], pictures([[(12, 12)]])).sum().backward()  # three slots are equal
     tiny_model()(questions[:2], pictures([[(30, 20)], [(12, 12)]]))  # other numbers of tiles: a mask over keys
 
 
