@@ -15,7 +15,7 @@ import tyro
 
 from lora import TuneConfig
 from train.ecg import STYLES
-from train.mixture import ComponentConfig
+from train.mixture import ComponentConfig, component_names
 from train.optim import OptimConfig
 
 DTYPES = ("bfloat16", "float32")
@@ -27,6 +27,8 @@ class DataConfig:
 
     Attributes:
         components: data sets and tasks.
+        without: components to leave out, for ablations: "ptbxl", or "ptbxl-2" for the second of that source. The
+            resolved recipe no longer has them.
         page: of STYLES.
         questions_per_image: questions that share one page and one pass of the vision tower.
         max_tokens: longest dialog; a longer one is an error that names the record.
@@ -35,6 +37,7 @@ class DataConfig:
     """
 
     components: tuple[ComponentConfig, ...]
+    without: tuple[str, ...] = ()
     page: str = "square"
     questions_per_image: int = 4
     max_tokens: int = 1024
@@ -44,10 +47,21 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.components:
             raise ValueError("data.components must name at least one data set")
+        self._leave_out()
         if self.page not in STYLES:
             raise ValueError(f"data.page={self.page!r} is not one of {', '.join(STYLES)}")
         if self.questions_per_image < 1 or self.max_tokens < 1 or self.workers < 0:
             raise ValueError("data: questions_per_image and max_tokens must be positive, workers must not be negative")
+
+    def _leave_out(self) -> None:
+        names = component_names(self.components)
+        if unknown := [name for name in self.without if name not in names]:
+            raise ValueError(f"data.without: no component is called {', '.join(unknown)}; there are {', '.join(names)}")
+        kept = tuple(c for c, name in zip(self.components, names, strict=True) if name not in self.without)
+        if not kept:
+            raise ValueError("data.without leaves no component")
+        object.__setattr__(self, "components", kept)
+        object.__setattr__(self, "without", ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +198,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list):
             raise ValueError(f"{where} must be a list, not {value!r}")
         return tuple(_convert(inner, item, f"{where}[{i}]") for i, item in enumerate(value))
+    if typing.get_origin(hint) is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} must be a table, not {value!r}")
+        return dict(value)  # its reader knows what may stand in it
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):

@@ -6,7 +6,7 @@ Shapes: B pages, K tile slots, S tile side, R questions, T tokens.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,15 @@ from torch import Tensor
 
 from minimllama import ImageBatch, ImageTransform, Message, ModelConfig, Tokenizer, encode_dialog
 from minimllama.chat import NO_LABEL, EncodedDialog, pad_rows
+from minimllama.console import Progress as ProgressLine
 from minimllama.visibility import Sight, see
 from train.ecg import EcgRecord, Example, Page, PaperStyle, build_example, draw_page, open_source
-from train.ecg.sources import EcgSource
+from train.ecg.paper_style import describe_style
+from train.ecg.sources import Conversation, ConversationsSource, Dialog, EcgSource
 from train.mixture import ComponentConfig, Item
 from train.page_cache import PageCache
 
+TRIES = 4  # per question, to find one that was not asked about the same page; then it is asked again
 PAD_MULTIPLE = 8  # token lengths are rounded up to this
 
 
@@ -30,7 +33,7 @@ class Sample:
 
     Attributes:
         record_id: which record.
-        page: as drawn; None if its tiles came from the cache.
+        page: as drawn, or the picture that the data set has; None if its tiles came from the cache.
         tiles: uint8 [n, 3, S, S].
         aspect_ratio_id: of the page.
         examples: the questions in words.
@@ -38,10 +41,10 @@ class Sample:
     """
 
     record_id: str
-    page: Page | None
+    page: Page | Conversation | None
     tiles: np.ndarray
     aspect_ratio_id: int
-    examples: list[Example]
+    examples: list[Example] | list[Dialog]
     dialogs: list[EncodedDialog]
 
 
@@ -52,7 +55,7 @@ class Batch:
     Attributes:
         tiles: uint8 [B, K, 3, S, S].
         aspect_ratio_ids: int64 [B].
-        n_tiles: tiles in use of each page.
+        n_tiles: tiles in use of each page; 0 for questions without one.
         tokens, labels: int64 [R, T]; labels are already shifted, -100 where nothing is learned.
         sight: who sees what.
         record_ids: of the pages.
@@ -82,8 +85,15 @@ class Batch:
             sight=self.sight.to(device),
         )
 
-    def images(self, transform: ImageTransform) -> ImageBatch:
-        """The pages as the model takes them, on the batch's device."""
+    def images(self, transform: ImageTransform, *, always: bool = False) -> ImageBatch:
+        """The pages as the model takes them, on the batch's device.
+
+        Args:
+            transform: that made the tiles.
+            always: a batch without any page gets a blank tile that no token sees, so that every block runs: ranks that
+                compute together must all run the same blocks.
+        """
+        n_tiles = [max(n, int(always and not any(self.n_tiles))) for n in self.n_tiles]
         slots = torch.arange(self.tiles.shape[1], device=self.tiles.device)
         used = slots < torch.tensor(self.n_tiles, device=self.tiles.device)[:, None]  # [B, K]
         pixels = transform.normalise(self.tiles) * used[:, :, None, None, None]  # [B, K, 3, S, S]
@@ -91,14 +101,17 @@ class Batch:
             pixels=pixels.unsqueeze(1),
             aspect_ratio_ids=self.aspect_ratio_ids.unsqueeze(1),
             tile_mask=used.unsqueeze(1),
-            n_tiles=[[n] for n in self.n_tiles],
+            n_tiles=[[n] if n else [] for n in n_tiles],
         )
 
 
-def encode_example(example: Example, tokenizer: Tokenizer) -> EncodedDialog:
-    """A question with an image, and its answer."""
-    asked = Message(role="user", text=example.question, n_images=1)
-    return encode_dialog([asked, Message(role="assistant", text=example.answer)], tokenizer)
+def encode_example(example: Example | Dialog, tokenizer: Tokenizer) -> EncodedDialog:
+    """A question with an image and its answer, or a whole dialog whose first question has the image."""
+    ours = isinstance(example, Example)
+    turns = (("user", example.question), ("assistant", example.answer)) if ours else example.turns
+    first = next(i for i, (role, _) in enumerate(turns) if role == "user")
+    messages = [Message(role=role, text=text, n_images=int(i == first)) for i, (role, text) in enumerate(turns)]
+    return encode_dialog(messages, tokenizer)
 
 
 class EcgDataset(torch.utils.data.Dataset[Sample]):
@@ -109,11 +122,13 @@ class EcgDataset(torch.utils.data.Dataset[Sample]):
         style: of the pages.
         transform: to tiles.
         tokenizer: for the questions.
-        questions_per_image: how many questions share a page.
+        questions_per_image: how many questions share a page; of a picture with more dialogs, other ones are drawn in
+            every epoch.
         max_tokens: longest dialog allowed.
         split: of the sources.
         cache: a folder: each record's page is drawn once, from (seed, component, index), and kept there; only the
-            questions differ from epoch to epoch. Without it every item draws its page from its own seed.
+            questions differ from epoch to epoch. Without it every item draws its page from its own seed. Pictures
+            that a data set has are read from it, not from the cache.
         seed: of the cached pages.
 
     Raises:
@@ -135,23 +150,29 @@ class EcgDataset(torch.utils.data.Dataset[Sample]):
         self.components, self.style, self.transform, self.tokenizer = components, style, transform, tokenizer
         self.questions_per_image, self.max_tokens, self.seed = questions_per_image, max_tokens, seed
         self.sources: list[EcgSource] = [open_component(component, split) for component in components]
-        self.caches: list[PageCache] = []
+        self.caches: list[PageCache | None] = []
         for number, component in enumerate(components if cache else ()):
+            if component.source == ConversationsSource.name:
+                self.caches.append(None)
+                continue
+            options = [component.options] if component.options else []
             description = {
-                "source": [component.source, component.root, component.n, component.seed, split],
-                "page": asdict(style),
+                "source": [component.source, component.root, component.n, component.seed, split, *options],
+                "page": describe_style(style),
                 "tiles": [transform.tile_size, transform.max_tiles],
                 "seed": [seed, number],
             }
             self.caches.append(PageCache(Path(cache) / f"{split}-{number}.sqlite", description))
 
-    def draw(self, item: Item) -> tuple[EcgRecord, Page]:
-        """The record of an item, and its page."""
+    def draw(self, item: Item) -> tuple[EcgRecord | Conversation, Page | Conversation]:
+        """The record of an item, and its page; a conversation is its own page."""
         seed = [self.seed, item.component, item.index] if self.caches else item.seed
         record = self.sources[item.component][item.index]
+        if isinstance(record, Conversation):
+            return record, record
         return record, draw_page(record, self.style, np.random.default_rng(seed))
 
-    def _tiles(self, item: Item) -> tuple[EcgRecord, Page | None, np.ndarray, int]:
+    def _tiles(self, item: Item) -> tuple[EcgRecord | Conversation, Page | Conversation | None, np.ndarray, int]:
         """The record, its page (None if it came from the cache), its tiles and their aspect ratio id."""
         cache = self.caches[item.component] if self.caches else None
         kept = cache and cache.read(item.index)
@@ -160,9 +181,27 @@ class EcgDataset(torch.utils.data.Dataset[Sample]):
             return record, None, tiles, ratio_id
         record, page = self.draw(item)
         tiles, ratio_id = self.transform.split(page.image)
-        if cache is not None:
+        if cache is not None and isinstance(record, EcgRecord):
             cache.write(item.index, tiles, ratio_id, record)
         return record, page, tiles, ratio_id
+
+    def _ask(
+        self, record: EcgRecord | Conversation, component: ComponentConfig, rng: np.random.Generator
+    ) -> list[Example] | list[Dialog]:
+        """Questions about a record: different ones if its tasks allow, or some of the dialogs that it has."""
+        if isinstance(record, Conversation):
+            chosen = rng.permutation(len(record.dialogs))[: self.questions_per_image]
+            return [record.dialogs[i] for i in sorted(chosen.tolist())]
+        asked: dict[str, Example] = {}
+        spare: list[Example] = []
+        for _ in range(TRIES * self.questions_per_image):
+            example = build_example(record, str(rng.choice(component.tasks)), rng, component.label_set)
+            if example.question in asked:
+                spare.append(example)
+            asked.setdefault(example.question, example)
+            if len(asked) == self.questions_per_image:
+                break
+        return [*asked.values(), *spare][: self.questions_per_image]
 
     def __getitem__(self, item: Item) -> Sample:  # type: ignore[override]
         """Draw and ask.
@@ -173,8 +212,7 @@ class EcgDataset(torch.utils.data.Dataset[Sample]):
         rng = np.random.default_rng((*item.seed, 1))  # apart from the page's, which a cache may have drawn long ago
         component = self.components[item.component]
         record, page, tiles, ratio_id = self._tiles(item)
-        tasks = rng.choice(component.tasks, self.questions_per_image)
-        examples = [build_example(record, str(task), rng, component.label_set) for task in tasks]
+        examples = self._ask(record, component, rng)
         dialogs = [encode_example(example, self.tokenizer) for example in examples]
         for example, dialog in zip(examples, dialogs, strict=True):
             if len(dialog.tokens) > self.max_tokens:
@@ -193,9 +231,14 @@ class EcgDataset(torch.utils.data.Dataset[Sample]):
 
 
 def open_component(component: ComponentConfig, split: str) -> EcgSource:
-    """The source of a component."""
-    options = {"n": component.n, "seed": component.seed} if component.source == "simulated" else {}
-    return open_source(component.source, component.root or None, split, **options)
+    """The source of a component; while its index is made, the terminal says how far it is."""
+    line = ProgressLine()
+
+    def show(what: str, done: int, total: int | None) -> None:
+        share = f"{done:,} of {total:,}" if total else f"{done:,}"
+        line.show(f"{what}: {share}", last=done == total)
+
+    return open_source(component.source, component.root or None, split, progress=show, **component.source_options)
 
 
 def collate(samples: Sequence[Sample], config: ModelConfig, *, leak: bool = False) -> Batch:
@@ -223,6 +266,8 @@ def collate(samples: Sequence[Sample], config: ModelConfig, *, leak: bool = Fals
         n_tiles=n_tiles,
         tokens=tokens,
         labels=labels,
-        sight=see(tokens, [[n] for n in n_tiles], config, sample_of_row=sample_of_row, leak=leak),
+        sight=see(
+            tokens, [[n] if n else [] for n in n_tiles], config, n_slots=1, sample_of_row=sample_of_row, leak=leak
+        ),
         record_ids=[sample.record_id for sample in samples],
     )

@@ -4,11 +4,14 @@ Nothing is consumed, so resuming is arithmetic: start at the position where the 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from train.ecg import LABEL_SETS, TASKS
+from train.ecg.sources import check_options, source_options
+
+Option = str | int | float | bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +22,7 @@ class ComponentConfig:
         source: of SOURCES.
         root: its folder; "" for a source that needs none.
         n, seed: of the simulated source.
+        options: what else its source takes, by name; `open_source` says what there is (docs/data.md).
         tasks: of TASKS; each question draws one of them.
         label_set: of LABEL_SETS, for the tasks that name findings.
         weight: how often each record comes per epoch: 1 once, 0.5 every second record, 2 twice.
@@ -28,6 +32,7 @@ class ComponentConfig:
     root: str = ""
     n: int = 0
     seed: int = 0
+    options: dict[str, Option] = field(default_factory=dict)
     tasks: tuple[str, ...] = ("report",)
     label_set: str = "statements"
     weight: float = 1.0
@@ -43,6 +48,27 @@ class ComponentConfig:
             raise ValueError(
                 f"component {self.source}: label_set={self.label_set!r} is not one of {', '.join(LABEL_SETS)}"
             )
+        accepted = source_options(self.source)
+        check_options(self.source, self.options)
+        if twice := sorted({"n", "seed"} & self.options.keys()):
+            raise ValueError(f"component {self.source}: {', '.join(twice)} stand beside options, not in them")
+        if "n" not in accepted and (self.n or self.seed):
+            raise ValueError(f"component {self.source}: n and seed are of the simulated source; this one reads records")
+
+    @property
+    def source_options(self) -> dict[str, Option]:
+        """Keyword arguments for `open_source`."""
+        own = {"n": self.n, "seed": self.seed} if "n" in source_options(self.source) else {}
+        return {**own, **self.options}
+
+
+def component_names(components: Sequence[ComponentConfig]) -> list[str]:
+    """The source of each; "source-1", "source-2" where several components have one source."""
+    sources = [component.source for component in components]
+    return [
+        source if sources.count(source) == 1 else f"{source}-{sources[: i + 1].count(source)}"
+        for i, source in enumerate(sources)
+    ]
 
 
 @dataclass(frozen=True)
@@ -91,7 +117,10 @@ class Mixture:
         component, index = self._order(epoch)[place]
         return Item(int(component), int(index), (self.seed, epoch, place))
 
-    def batches(self, start: int, stop: int, size: int) -> Iterator[list[Item]]:
-        """Batches of `size` items from position `start` on; the last one may be smaller."""
-        for first in range(start, stop, size):
+    def batches(self, start: int, stop: int, size: int, rank: int = 0, n_ranks: int = 1) -> Iterator[list[Item]]:
+        """A rank's batches of `size` items from position `start` on; the last one may be smaller.
+
+        The ranks take turns, so that all of them together have the items that one alone would have, in its order.
+        """
+        for first in range(start + rank * size, stop, size * n_ranks):
             yield [self.item(position) for position in range(first, min(first + size, stop))]

@@ -6,6 +6,7 @@ from minimllama.chat import NO_LABEL
 from minimllama.tokenizer import Tokenizer
 from train.config import RunConfig
 from train.dataset import Sample, collate
+from train.ecg import Page
 from train.loop import prepare
 
 
@@ -38,9 +39,10 @@ def show(config: RunConfig, position: int, out: Path) -> tuple[Sample, str]:
     out.parent.mkdir(parents=True, exist_ok=True)
     page.image.save(out)
     batch = collate([sample], setup.model.config, leak=setup.model.leak)
+    scale = f"{page.px_per_mm} px/mm" if isinstance(page, Page) else "as published"
     lines = [
         f"record {sample.record_id}: page {page.image.width} x {page.image.height} px, "
-        f"{page.px_per_mm} px/mm, {len(sample.tiles)} tiles, written to {out}"
+        f"{scale}, {len(sample.tiles)} tiles, written to {out}"
     ]
     pad = setup.model.config.text.pad_id
     for example, tokens, labels in zip(sample.examples, batch.tokens.tolist(), batch.labels.tolist(), strict=True):

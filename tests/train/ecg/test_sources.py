@@ -1,12 +1,22 @@
 """One contract, run for every row of SOURCES; and what each source promises on its own."""
 
 import itertools
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.tools.ecg_sets import (
+    MimicStudy,
+    code15_row,
+    patients_of,
+    write_challenge,
+    write_code15,
+    write_mimic,
+    write_ptbxl,
+)
 from train.ecg import LEADS, SOURCES, EcgRecord, open_source, write_record
 from train.ecg.record import read_note
 from train.ecg.signal import lead_errors
@@ -26,14 +36,31 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(params=SOURCES)
-def opener(request: pytest.FixtureRequest, folder: Path) -> Open:
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Each data set in its published format, two records of each split."""
+    mimic, code, challenge = (patients_of(name, 10**7) for name in ("mimic_iv_ecg", "code15", "physionet_challenge"))
+    studies = [MimicStudy(subject=subject, study=subject + 3) for found in mimic.values() for subject in found]
+    exams = [code15_row(patient + 5, patient, i % 2) for i, patient in enumerate(itertools.chain(*code.values()))]
+    roots = {name: tmp_path_factory.mktemp(name) for name in ("ptbxl", "mimic_iv_ecg", "code15", "physionet_challenge")}
+    write_ptbxl(roots["ptbxl"])
+    write_mimic(roots["mimic_iv_ecg"], studies)
+    write_code15(roots["code15"], exams)
+    for number in itertools.chain(*challenge.values()):
+        write_challenge(roots["physionet_challenge"] / str(number), number, "164889003")
+    return roots
+
+
+@pytest.fixture(params=[name for name in SOURCES if name != "conversations"])  # which have no signals: sources/
+def opener(request: pytest.FixtureRequest, folder: Path, published: dict[str, Path]) -> Open:
     """opener(split) for one row of SOURCES."""
     openers: dict[str, Open] = {
         "simulated": lambda split: open_source("simulated", None, split, n=3, seed=5),
         "wfdb": lambda split: open_source("wfdb", folder, split),
+        "ptbxl": lambda split: open_source("ptbxl", published["ptbxl"], split, hz=100),
     }
-    return openers[request.param]
+    name = request.param
+    return openers.get(name, lambda split: open_source(name, published[name], split))
 
 
 # the contract
@@ -47,6 +74,13 @@ def test_records_have_the_shape_unit_and_lead_order_of_all(opener: Open) -> None
         assert record.signal.dtype == np.float32
         assert 0.2 < np.nanmax(np.abs(record.signal)) < 10  # millivolts
         assert max(lead_errors(record.signal.astype(float)).values()) < 0.05
+
+
+def test_opening_a_record_in_another_process_works(opener: Open) -> None:
+    source = opener("train")
+    source[0]  # so that files and indexes are open here
+    copied: EcgSource = pickle.loads(pickle.dumps(source))
+    assert copied[1].signal.tobytes() == source[1].signal.tobytes()
 
 
 def test_the_same_number_is_the_same_record(opener: Open) -> None:
@@ -115,7 +149,7 @@ def test_real_records_are_a_folder_too(shared: Path) -> None:
 
 
 def test_unknown_sources_and_splits_are_refused(folder: Path) -> None:
-    with pytest.raises(ValueError, match="source='ptb' is not one of simulated, wfdb"):
+    with pytest.raises(ValueError, match="source='ptb' is not one of simulated, wfdb, ptbxl, mimic_iv_ecg, code15"):
         open_source("ptb")
     with pytest.raises(ValueError, match="split='dev' is not one of train, validate, test"):
         open_source("wfdb", folder, "dev")

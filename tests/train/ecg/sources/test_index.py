@@ -1,0 +1,91 @@
+"""Indexes: made once by one of several processes, constant to open, whole or absent."""
+
+import multiprocessing
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from train.ecg.sources.index import SPLITS, IndexWriter, open_index, split_of_patient
+
+
+def numbers(n: int, journal: Path | None = None):
+    """Fills an index with n records; leaves a line in the journal each time it runs."""
+
+    def build(writer: IndexWriter) -> None:
+        if journal:
+            with journal.open("a") as file:
+                file.write("built\n")
+        for i in writer.watch("numbers", range(n), n):
+            writer.add("train", f"set:{i}", f"set:p{i // 2}", {"i": i})
+            writer.put(f"owner:{i % 3}", i)
+
+    return build
+
+
+def test_records_are_found_by_split_and_number(tmp_path: Path) -> None:
+    index = open_index(tmp_path, "numbers", {}, numbers(10))
+    assert (index.count("train"), index.count("test")) == (10, 0)
+    assert index.record("train", 7) == ("set:7", {"i": 7})
+    assert index.parts("owner:1") == [1, 4, 7]
+    assert list(index.names("train"))[:3] == [("set:0", "set:p0"), ("set:1", "set:p0"), ("set:2", "set:p1")]
+
+
+def test_it_is_made_once_for_one_description(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    for description in ({"a": 1}, {"a": 1}, {"a": 2}, {"a": 1}):
+        open_index(tmp_path, "numbers", description, numbers(3, journal))
+    assert journal.read_text() == "built\nbuilt\n"
+
+
+def _open(folder: str) -> int:
+    return open_index(Path(folder), "numbers", {}, numbers(300, Path(folder) / "journal")).count("train")
+
+
+def test_of_several_processes_one_makes_it(tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        assert pool.map(_open, [str(tmp_path)] * 6) == [300] * 6
+    assert (tmp_path / "journal").read_text() == "built\n"
+
+
+def test_a_failed_index_leaves_nothing_and_is_made_again(tmp_path: Path) -> None:
+    def fail(writer: IndexWriter) -> None:
+        writer.add("train", "set:0", None, {})
+        raise ValueError("line 2 is damaged")
+
+    with pytest.raises(ValueError, match="line 2 is damaged"):
+        open_index(tmp_path, "numbers", {}, fail)
+    assert not list(tmp_path.glob("*.sqlite")) + list(tmp_path.glob("*.part"))
+    assert open_index(tmp_path, "numbers", {}, numbers(2)).count("train") == 2
+
+
+def test_a_look_up_uses_the_key_not_a_scan(tmp_path: Path) -> None:
+    index = open_index(tmp_path, "numbers", {}, numbers(10))
+    plans = [
+        ("SELECT record, note FROM records WHERE split = ? AND number = ?", ("train", 3)),
+        ("SELECT value FROM parts WHERE owner = ? ORDER BY rowid", ("owner:1",)),
+    ]
+    connection = sqlite3.connect(index.path)
+    for query, values in plans:
+        (plan,) = connection.execute(f"EXPLAIN QUERY PLAN {query}", values)
+        assert plan[3].startswith("SEARCH")
+
+
+def test_progress_says_how_many_of_how_many(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int | None]] = []
+    open_index(tmp_path, "numbers", {}, numbers(4500), lambda *said: told.append(said))
+    assert told == [("numbers", 2000, 4500), ("numbers", 4000, 4500), ("numbers", 4500, 4500)]
+
+
+def test_a_split_is_a_function_of_the_patient_alone() -> None:
+    found = [split_of_patient(f"set:{i}") for i in range(5000)]
+    assert found == [split_of_patient(f"set:{i}") for i in range(5000)]
+    shares = [found.count(split) / 5000 for split in SPLITS]
+    assert shares == pytest.approx([0.8, 0.1, 0.1], abs=0.02)  # three standard deviations of the smaller ones: 0.013
+    assert found != [split_of_patient(f"other:{i}") for i in range(5000)]
+
+
+def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(PermissionError, match=r"cannot write the index .*; name another folder: index="):
+        open_index(tmp_path / "file", "numbers", {}, numbers(2))

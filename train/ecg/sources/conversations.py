@@ -1,0 +1,244 @@
+"""Pictures with dialogs: ECGInstruct, ECGBench, and whatever has their layout (LLaVA's), in folders, tar or parquet.
+
+A record is one picture with all dialogs about it. The pictures are used as they are; nothing is drawn.
+https://huggingface.co/datasets/PULSE-ECG/ECGInstruct, https://huggingface.co/datasets/PULSE-ECG/ECGBench.
+"""
+
+import io
+import re
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from train.ecg.sources.conversation_files import ParquetRows, item_at, read_files, read_items
+from train.ecg.sources.index import SPLITS, IndexWriter, Progress, file_stamp, open_index
+from train.ecg.sources.indexed import IndexedSource, choose, need_root
+
+ROLES = {
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant",
+    "system": "system",
+}  # fmt: skip
+TURN_KEYS = (("from", "value"), ("role", "content"))
+DIALOG_KEYS = ("conversations", "conversation", "messages")
+IMAGE_KEYS = ("image", "image_path", "images")
+
+Turn = tuple[str, str]  # (role, text); roles are system, user, assistant
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialog:
+    """Turns about a picture; the first user turn shows it.
+
+    Attributes:
+        record_id: the picture.
+        turns: (role, text), the last one by the assistant.
+        task: for logs and tables.
+    """
+
+    record_id: str
+    turns: tuple[Turn, ...]
+    task: str = "conversation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversation:
+    """A page that is a picture already, and what is said about it.
+
+    Attributes:
+        image: PIL RGB.
+        record_id: the picture's path without its suffix.
+        dialogs: at least one.
+        patient_id: where the path tells.
+        split: "train", "validate" or "test".
+        meta: the ids of the items.
+    """
+
+    image: Image.Image
+    record_id: str
+    dialogs: tuple[Dialog, ...]
+    patient_id: str | None = None
+    split: str | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+def read_turns(item: dict[str, Any]) -> tuple[Turn, ...]:
+    """The turns of an item in any of the published spellings, `<image>` taken out.
+
+    Raises:
+        ValueError: for a role, a key or an order of turns that is none of them.
+    """
+    key = next((key for key in DIALOG_KEYS if item.get(key)), None)
+    if key is None:
+        raise ValueError(f"no {' or '.join(DIALOG_KEYS)}; there are {', '.join(item)}")
+    turns: list[Turn] = []
+    for turn in item[key]:
+        if "question" in turn and "answer" in turn:  # ECGBench's arena
+            turns += [("user", _text(turn["question"])), ("assistant", _text(turn["answer"]))]
+            continue
+        names = next((names for names in TURN_KEYS if names[0] in turn and names[1] in turn), None)
+        if names is None:
+            raise ValueError(f"a turn has keys {', '.join(turn)}, not from/value, role/content or question/answer")
+        role = ROLES.get(str(turn[names[0]]).lower())
+        if role is None:
+            raise ValueError(f"role {turn[names[0]]!r} is not one of {', '.join(ROLES)}")
+        turns.append((role, _text(turn[names[1]])))
+    spoken = [role for role, _ in turns if role != "system"]
+    if not spoken or len(spoken) % 2 or spoken != ["user", "assistant"] * (len(spoken) // 2):
+        raise ValueError(f"turns are {', '.join(role for role, _ in turns)}; expected user and assistant in turn")
+    return tuple(turns)
+
+
+def _text(value: Any) -> str:
+    """A turn's text; a list (ECG-QA's answers) is joined."""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(part) for part in value)
+    return re.sub(r"\s*<image>\s*", "\n", str(value)).strip()
+
+
+def image_name(item: dict[str, Any]) -> tuple[str | None, int]:
+    """Path of an item's picture, and how many pictures it has."""
+    for key in ("image_path", *IMAGE_KEYS):
+        value = item.get(key)
+        values = value if isinstance(value, (list, tuple)) else [value]
+        paths = [entry.get("path") if isinstance(entry, dict) else entry for entry in values if entry]
+        if paths and paths[0]:
+            return str(paths[0]), len(paths)
+    return None, 0
+
+
+def origin(path: str) -> tuple[str, str | None]:
+    """Which record a picture was drawn from, by its path, and its patient where the path tells: unique names."""
+    stem = re.sub(r"-\d+$", "", Path(path).stem)
+    if match := re.search(r"p\d+/p(\d+)/s\d+/", path):
+        return f"mimic_iv_ecg:{stem}", f"mimic_iv_ecg:{match.group(1)}"
+    if match := re.fullmatch(r"(\d{5})_[hl]r", stem):
+        return f"ptbxl:{int(match.group(1))}", None
+    if re.search(r"cod(e)?15", path) and stem.isdigit():
+        return f"code15:{int(stem)}", None
+    return f"conversations:{stem}", None
+
+
+class ConversationsSource(IndexedSource[Conversation]):
+    """Items from .json (one array), .jsonl and .parquet files; pictures in folders, .tar shards or parquet bytes.
+
+    Args:
+        root: the folder, or one file.
+        split: which items: those whose "split" field names it, or that lie in a file called "test-...".
+        split_of_all: put items that name no split into this one.
+        images: folder of the pictures and .tar shards; the root if empty.
+        index: folder of the index; the root if empty.
+        progress: told how far the index is.
+
+    Raises:
+        ValueError: if an item is not understood (with its file and id), names no split, or pictures lie in .tar.gz,
+            in which nothing can be found without unpacking everything before it.
+    """
+
+    name = "conversations"
+
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        split: str = "train",
+        split_of_all: str = "",
+        images: str = "",
+        index: str = "",
+        progress: Progress | None = None,
+    ) -> None:
+        given = need_root(self.name, root)
+        choose(self.name, "split_of_all", split_of_all, ("", *SPLITS))
+        folder = given if given.is_dir() else given.parent
+        self.images = Path(images) if images else folder
+        files = read_files(given)
+        shards = sorted(path for path in self.images.rglob("*.tar*") if path.suffix in (".tar", ".gz", ".tgz"))
+        if packed := [path for path in shards if path.suffix != ".tar"]:
+            raise ValueError(f"source conversations: unpack {packed[0]} first (gunzip makes a .tar, which is enough)")
+
+        def build(writer: IndexWriter) -> None:
+            for file in files:
+                _add_items(writer, file, folder, split_of_all)
+            _add_pictures(writer)
+            writer.forget()
+            for shard in shards:
+                _add_shard(writer, shard, self.images)
+
+        stamps = [file_stamp(path) for path in (*files, *shards)]
+        description = [split_of_all, str(self.images.resolve()), stamps]
+        made = open_index(Path(index) if index else folder, self.name, description, build, progress)
+        self._parquet = ParquetRows()
+        super().__init__(made, folder, split)
+
+    def _open(self, note: dict[str, Any]) -> Conversation:
+        items = [item_at(self.root / at[0], at[1:], self._parquet) for at in note["items"]]
+        record_id = re.sub(r"\.\w+$", "", note["image"])
+        return Conversation(
+            image=self._picture(note["image"], items[0]),
+            record_id=record_id,
+            dialogs=tuple(Dialog(record_id=record_id, turns=read_turns(item)) for item in items),
+            patient_id=note["patient"] and note["patient"].split(":", 1)[1],
+            split=self.split,
+            meta={"ids": [item.get("id") for item in items], "image": note["image"], "origin": note["origin"]},
+        )
+
+    def _picture(self, name: str, item: dict[str, Any]) -> Image.Image:
+        stored = next((item[key]["bytes"] for key in IMAGE_KEYS if isinstance(item.get(key), dict)), None)
+        where = f"picture {name}"
+        if stored is None:
+            path, inside = self.images / name, self.index.parts(f"picture:{name}")
+            if path.is_file():
+                stored = path.read_bytes()
+            elif inside:
+                shard, start, size = inside[0]
+                where = f"picture {name} in {self.images / shard}"
+                with (self.images / shard).open("rb") as file:
+                    file.seek(start)
+                    stored = file.read(size)
+            else:
+                raise FileNotFoundError(f"no picture {path}, and none of that name in a .tar below {self.images}")
+        try:
+            return Image.open(io.BytesIO(stored)).convert("RGB")
+        except (OSError, SyntaxError) as error:
+            raise ValueError(f"{where}: damaged ({error})") from error
+
+
+def _add_items(writer: IndexWriter, file: Path, folder: Path, split_of_all: str) -> None:
+    """Note every item of a file under its split and picture."""
+    of_file = re.match(r"(train|validation|validate|test)\b", file.name)
+    for at, item in writer.watch(f"index of {file}", read_items(file)):
+        name, n_images = image_name(item)
+        if n_images != 1:
+            writer.left_out["no picture" if not n_images else "several pictures"] += 1
+            continue
+        split = item.get("split") or (of_file and of_file.group(1)) or split_of_all
+        split = {"validation": "validate", "val": "validate"}.get(split, split)
+        try:
+            read_turns(item)
+            if split not in SPLITS:
+                raise ValueError("it names no split; say split_of_all=... for the whole file")
+        except ValueError as error:
+            raise ValueError(f"{file}, item {item.get('id')!r}: {error}") from error
+        writer.put(f"{split} {name}", [str(file.relative_to(folder)), *at])
+
+
+def _add_pictures(writer: IndexWriter) -> None:
+    """One record per split and picture, with the places of its items."""
+    for owner in writer.owners():
+        split, name = owner.split(" ", 1)
+        record, patient = origin(name)
+        note = {"image": name, "items": writer.get(owner), "patient": patient, "origin": record}
+        writer.add(split, record, patient, note)
+
+
+def _add_shard(writer: IndexWriter, shard: Path, folder: Path) -> None:
+    """Where each member of a .tar begins, so that it can be read without the others."""
+    try:
+        with tarfile.open(shard) as file:
+            for member in writer.watch(f"index of {shard}", file):
+                if member.isfile():
+                    place = [str(shard.relative_to(folder)), member.offset_data, member.size]
+                    writer.put(f"picture:{member.name.removeprefix('./')}", place)
+    except tarfile.TarError as error:
+        raise ValueError(f"{shard}: damaged ({error})") from error
