@@ -89,6 +89,8 @@ def _score_protocol(
     predicted = thresholds = None
     if validation is not None:
         held = eligible(validation, protocol)
+        if not held:
+            raise ValueError(f"no validation record has labels for the {protocol} protocol")
         thresholds = best_f1_thresholds(
             truth_matrix(held, protocol, label_set), score_matrix(held, protocol, label_set)
         )

@@ -189,6 +189,12 @@ def test_unlabelled_records_cannot_be_scored(tmp_path: Path) -> None:
         score(ScoreConfig(predictions=write(tmp_path / "p.jsonl", [unlabelled]), out=tmp_path / "s.json"))
 
 
+def test_validation_records_without_a_label_of_the_protocol_are_no_source_of_thresholds(tmp_path: Path) -> None:
+    test, held = write(tmp_path / "p.jsonl", HAND[:3]), write(tmp_path / "v.jsonl", HAND[3:])
+    with pytest.raises(ValueError, match="no validation record has labels for the superclass protocol"):
+        score(ScoreConfig(predictions=test, validation=held, out=tmp_path / "s.json"))
+
+
 def test_an_unknown_judge_is_refused() -> None:
     with pytest.raises(ValueError, match="judge='oracle' is not one of rules"):
         ScoreConfig(predictions=Path("p.jsonl"), judge="oracle")
