@@ -1,79 +1,107 @@
 """A linear layer with a low-rank update: y = W x + s B A dropout(x). Hu et al. 2022, Eq. 3 (arXiv:2106.09685).
 
-Shapes: N rows (all leading dimensions together), D inputs, O outputs, R rank.
+Shapes: N rows (all leading dimensions together), D inputs, O outputs, R rank, M ranks of all layers together.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+FEW = 100  # expected dropped elements below which a mask is drawn instead of positions
 
 
-def keep_mask(shape: torch.Size, drop: float, device: torch.device) -> Tensor:
-    """bool, each element False with probability `drop`, independently; from torch's default generator.
+def draw_dropped(shape: torch.Size, drop: float, device: torch.device) -> Tensor:
+    """Elements of a tensor that dropout drops, each independently with probability `drop`; torch's default generator.
 
-    On CPUs the distances between dropped elements are drawn (geometric), which needs `drop` random numbers
-    per element instead of one.
+    On CPUs the distances from one to the next are drawn (they are geometric), which takes `drop` random numbers
+    per element instead of one, and four bytes per dropped element instead of one per element.
+
+    Returns:
+        int32 [any number] positions in the flattened tensor, some perhaps more than once; or a bool mask of its
+        shape, on other devices and for small tensors.
     """
-    if device.type != "cpu":
-        return torch.rand(shape, device=device) >= drop
     n = shape.numel()
-    keep = torch.ones(n, dtype=torch.bool)
+    if device.type != "cpu" or n * drop < FEW or n >= 2**31:
+        return torch.rand(shape, device=device) < drop
     n_gaps = int(n * drop + 8 * math.sqrt(n * drop) + 16)  # enough to pass the end, but for one case in 10^15
-    start = -1
-    while start < n - 1:
-        at = start + torch.empty(n_gaps, dtype=torch.int64).geometric_(drop).cumsum(0)
-        keep[at[at < n]] = False
-        start = int(at[-1])
-    return keep.view(shape)
+    gaps = torch.rand(n_gaps).neg_().log1p_().mul_(1 / math.log1p(-drop)).ceil_().clamp_(min=1)
+    at = gaps.long().cumsum(0) - 1
+    return torch.where(at < n, at, at[0]).int()  # a fixed number of positions, so that compilers see no new shape
 
 
-class LowRankLinear(torch.autograd.Function):
-    """W x + b + s B A (k x / (1 - p)) with the input kept once, and the mask as one byte per element.
+def zero_dropped_(x: Tensor, dropped: Tensor | None) -> Tensor:
+    """Set the dropped elements of a contiguous tensor to 0, in place."""
+    if dropped is None:
+        return x
+    if dropped.dtype == torch.bool:
+        return x.masked_fill_(dropped.view_as(x), 0)
+    x.view(-1).index_fill_(0, dropped.long(), 0)
+    return x
 
-    PEFT keeps the dropped input in the adapters' dtype beside the mask, and multiplies in that dtype; here
-    the adapters are cast to the input's dtype, and their gradients back.
+
+class LowRank(torch.autograd.Function):
+    """W x + b + s B A x' for several layers of one input x; x' is x without its dropped elements.
+
+    The input is kept once, beside four bytes per dropped element; A x' of all layers is one product, and so is
+    what comes back through it. PEFT keeps the dropped input of each layer in the adapters' dtype, and multiplies
+    in that dtype; here the adapters are cast to the input's dtype, and their gradients back.
     """
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        a: Tensor,
-        b: Tensor,
-        scale: float,
-        keep: Tensor | None,
-        drop: float,
-    ) -> Tensor:
-        """x: [..., D], weight: [O, D], a: [R, D], b: [O, R], keep: bool like x -> [..., O]."""
-        low_a, low_b = a.to(x.dtype), b.to(x.dtype)
-        seen = x if keep is None else x * keep * (1 / (1 - drop))
-        middle = F.linear(seen, low_a)
-        ctx.save_for_backward(x, weight, a, b, keep, middle)  # type: ignore[arg-type]  # torch keeps None as None
-        ctx.scale, ctx.drop, ctx.has_bias = scale, drop, bias is not None  # type: ignore[attr-defined]
-        return F.linear(x, weight, bias).add_(F.linear(middle, low_b), alpha=scale)
+        ctx: FunctionCtx, x: Tensor, dropped: Tensor | None, scales: Sequence[float], *parameters: Any
+    ) -> tuple[Tensor, ...]:
+        """x: [..., D]; for each layer weight [O, D], bias [O] or None, a [R, D], b [O, R] -> for each layer [..., O].
+
+        A scale holds the 1 / (1 - p) of dropout too.
+        """
+        weights, biases, a, b = (parameters[i::4] for i in range(4))
+        rows = x.reshape(-1, x.shape[-1])  # [N, D]
+        low_a = torch.cat([one.to(x.dtype) for one in a])  # [M, D]
+        seen = rows if dropped is None else zero_dropped_(rows.clone(), dropped)  # [N, D]
+        middle = seen @ low_a.T  # [N, M]
+        outputs = []
+        parts = middle.split([len(one) for one in a], dim=1)
+        for weight, bias, up, part, scale in zip(weights, biases, b, parts, scales, strict=True):
+            y = F.linear(rows, weight, bias).addmm_(part, up.to(x.dtype).T, alpha=scale)  # [N, O]
+            outputs.append(y.view(*x.shape[:-1], -1))
+        ctx.save_for_backward(x, dropped, middle, *parameters)  # type: ignore[arg-type]
+        ctx.scales = scales  # type: ignore[attr-defined]
+        return tuple(outputs)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        """Gradients of x, weight, bias, a and b, each only if it is asked for."""
-        x, weight, a, b, keep, middle = ctx.saved_tensors  # type: ignore[attr-defined]
-        scale, drop = ctx.scale, ctx.drop  # type: ignore[attr-defined]
-        wants_x, wants_weight, wants_bias = ctx.needs_input_grad[:3]  # type: ignore[attr-defined]
-        rows = grad.flatten(0, -2)  # [N, O]
-        through = scale * (grad @ b.to(grad.dtype))
-        seen = x if keep is None else x * keep * (1 / (1 - drop))
-        grad_a = through.flatten(0, -2).T @ seen.flatten(0, -2)  # [R, D]
-        grad_b = scale * (rows.T @ middle.flatten(0, -2))  # [O, R]
+    @once_differentiable
+    def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Gradients of x and of each layer's weight, bias, a and b; of the first three only if they are asked for."""
+        x, dropped, middle, *parameters = ctx.saved_tensors  # type: ignore[attr-defined]
+        wants_x, _, _, *wants = ctx.needs_input_grad  # type: ignore[attr-defined]
+        weights, a, b = (parameters[i::4] for i in (0, 2, 3))
+        rows = x.reshape(-1, x.shape[-1])  # [N, D]
+        given = [grad.reshape(-1, grad.shape[-1]) for grad in grads]  # [N, O] each
+        scales, ranks = ctx.scales, [len(one) for one in a]  # type: ignore[attr-defined]
+        back = torch.cat([s * (g @ up.to(g.dtype)) for s, g, up in zip(scales, given, b, strict=True)], dim=1)  # [N, M]
         grad_x = None
         if wants_x:
-            low = through @ a.to(grad.dtype)
-            grad_x = (grad @ weight).add_(low if keep is None else low * keep * (1 / (1 - drop)))
-        grad_weight = rows.T @ x.flatten(0, -2) if wants_weight else None
-        grad_bias = rows.sum(0) if wants_bias else None
-        return grad_x, grad_weight, grad_bias, grad_a.to(a.dtype), grad_b.to(b.dtype), None, None, None
+            low = zero_dropped_(back @ torch.cat([one.to(x.dtype) for one in a]), dropped)  # [N, D]
+            for grad, weight in zip(given, weights, strict=True):
+                low = low.addmm_(grad, weight)
+            grad_x = low.view(x.shape)
+        seen = rows if dropped is None else zero_dropped_(rows.clone(), dropped)  # [N, D]
+        grad_a = (back.T @ seen).to(a[0].dtype).split(ranks)  # [R, D] each
+        found: list[Tensor | None] = []
+        for i, (grad, part) in enumerate(zip(given, middle.split(ranks, dim=1), strict=True)):
+            found += [
+                grad.T @ rows if wants[4 * i] else None,
+                grad.sum(0) if wants[4 * i + 1] else None,
+                grad_a[i],
+                (scales[i] * (grad.T @ part)).to(b[i].dtype),
+            ]
+        return grad_x, None, None, *found
 
 
 class LoraLinear(nn.Linear):
@@ -90,6 +118,8 @@ class LoraLinear(nn.Linear):
         rslora: see alpha.
     """
 
+    share_inputs = True  # of all such layers; see `together`
+
     def __init__(self, base: nn.Linear, r: int, alpha: float, dropout: float, *, rslora: bool = False) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = base.in_features, base.out_features
@@ -103,11 +133,22 @@ class LoraLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Linear gives it
         """input: [..., D] -> [..., O]."""
-        keep = None
-        if self.training and self.dropout:
-            keep = keep_mask(input.shape, self.dropout, input.device)
-        a, b = self.lora_A, self.lora_B
-        return LowRankLinear.apply(input, self.weight, self.bias, a, b, self.scale, keep, self.dropout)
+        return _adapted(input, [self])[0]
+
+    @staticmethod
+    def together(x: Tensor, layers: Sequence[nn.Module]) -> Sequence[Tensor]:
+        """Several layers of one input, such as q_proj, k_proj and v_proj: what they can share is computed once.
+
+        They also share the elements that dropout drops; each layer's own distribution is the same as when it
+        draws them itself. Layers of different dropout, and layers that are watched by hooks, are called one by
+        one; so are all if `LoraLinear.share_inputs` is False.
+        """
+        adapted = [layer for layer in layers if isinstance(layer, LoraLinear)]
+        is_one_group = len(adapted) == len(layers) and len({(a.dropout, a.training) for a in adapted}) == 1
+        is_watched = any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
+        if not LoraLinear.share_inputs or not is_one_group or is_watched:
+            return [layer(x) for layer in layers]
+        return _adapted(x, adapted)
 
     def update(self) -> Tensor:
         """S B A, float32 [O, D]: what merging adds to the weight."""
@@ -120,3 +161,12 @@ class LoraLinear(nn.Linear):
         plain.weight = nn.Parameter(weight.detach(), requires_grad=self.weight.requires_grad)
         plain.bias = self.bias
         return plain
+
+
+def _adapted(x: Tensor, layers: Sequence[LoraLinear]) -> tuple[Tensor, ...]:
+    """Outputs of layers that have one input, one dropout and one mode."""
+    drop = layers[0].dropout if layers[0].training else 0.0
+    dropped = draw_dropped(x.shape, drop, x.device) if drop else None
+    scales = [layer.scale / (1 - drop) for layer in layers]
+    parameters = [p for layer in layers for p in (layer.weight, layer.bias, layer.lora_A, layer.lora_B)]
+    return LowRank.apply(x, dropped, scales, *parameters)

@@ -5,10 +5,13 @@ Shapes: B rows, S tokens, Z keys, D width, M inner width, H query heads, G key/v
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from minimllama.blocked import BlockedAttention
 
 
 class RMSNorm(nn.Module):
@@ -30,6 +33,15 @@ class RMSNorm(nn.Module):
         return self.weight.to(x.dtype) * normed.to(x.dtype)
 
 
+def project(x: Tensor, *layers: nn.Module) -> Sequence[Tensor]:
+    """Several linear layers of one input.
+
+    A layer whose class has `together` is asked to run them all at once; the result is that of calling each.
+    """
+    together = getattr(layers[0], "together", None)
+    return [layer(x) for layer in layers] if together is None else together(x, layers)
+
+
 class SwiGLU(nn.Module):
     """down(silu(gate(x)) * up(x)). Shazeer 2020, Eq. 6 (arXiv:2002.05202)."""
 
@@ -41,7 +53,8 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, S, D] -> [B, S, D]."""
-        inner = F.silu(self.gate_proj(x)) * self.up_proj(x)  # [B, S, M]
+        gate, up = project(x, self.gate_proj, self.up_proj)  # [B, S, M]
+        inner = F.silu(gate) * up  # [B, S, M]
         return self.down_proj(inner)  # [B, S, D]
 
 
@@ -72,10 +85,12 @@ def join_heads(x: Tensor) -> Tensor:
 SHORT = 512  # keys up to which the plain form beats torch's fused kernel on CPUs in bfloat16 (docs/performance.md)
 
 
-def attend_plainly(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
+def attend_plainly(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, causal: bool = False, scale: float | None = None
+) -> Tensor:
     """`attend`, written out; the scores [B, H, S, Z] are held in q's dtype."""
     k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))  # [B, H, Z, E]
-    scores = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)  # [B, H, S, Z]
+    scores = q * (scale or q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # [B, H, S, Z]
     if causal:
         mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
     if mask is not None:
@@ -83,8 +98,16 @@ def attend_plainly(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, 
     return scores.softmax(-1) @ v  # [B, H, S, E]
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """softmax(q k^T / sqrt(E) + mask) v, where each key/value head serves H / G consecutive query heads.
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(scale q k^T + mask) v, where each key/value head serves H / G consecutive query heads.
 
     Vaswani et al. 2017, Eq. 1 (arXiv:1706.03762); grouped heads: Ainslie et al. 2023 (arXiv:2305.13245).
 
@@ -94,11 +117,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causa
         mask: bool, broadcastable to [B, H, S, Z]; True where a query may see a key. A query that sees no key
             gets NaN.
         causal: query i sees keys 0..i; needs S == Z.
+        scale: 1 / sqrt(E) if None.
 
     Returns:
         [B, H, S, E].
     """
-    if q.dtype == torch.bfloat16 and q.device.type == "cpu" and k.shape[2] <= SHORT:
-        return attend_plainly(q, k, v, mask, causal=causal)
+    if q.dtype == torch.bfloat16 and q.device.type == "cpu":
+        if k.shape[2] <= SHORT:
+            return attend_plainly(q, k, v, mask, causal=causal, scale=scale)
+        if mask is None and not causal:
+            return BlockedAttention.apply(q, k, v, scale or q.shape[-1] ** -0.5)  # [B, H, S, E]
     grouped = q.shape[1] != k.shape[1]
-    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, enable_gqa=grouped)  # [B, H, S, E]
+    return F.scaled_dot_product_attention(  # [B, H, S, E]
+        q, k, v, mask, is_causal=causal, scale=scale, enable_gqa=grouped
+    )

@@ -2,8 +2,9 @@
 
 Source: llama-models, models/llama3/multimodal/model.py, CrossAttentionTransformer; the paper's section III.
 
-Shapes: B samples, I image slots, K tile slots, P tokens per tile, V = I * K * P vision tokens per sample, N images
-that are computed, R rows of text, T positions, D text width, X vision features, A supervised positions, W vocabulary.
+Shapes: B samples, I image slots, K tile slots, C of them computed, P tokens per tile, V = I * K * P vision
+tokens per sample, N images that are computed, R rows of text, T positions, D text width, X vision features, A
+supervised positions, W vocabulary.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from minimllama.config import ModelConfig
 from minimllama.image import ImageBatch
 from minimllama.kv_cache import KvCache
+from minimllama.padding import unfold
 from minimllama.text import TextDecoder
 from minimllama.visibility import Sight, see
 from minimllama.vision import VisionEncoder
@@ -79,8 +81,9 @@ class MiniMllama(nn.Module):
         ids = images.aspect_ratio_ids.flatten()
         if len(chosen) < len(n_tiles):
             pixels, ids = pixels[chosen], ids[chosen]
-        features = self.vision(pixels, ids, [max(n_tiles[i], 1) for i in chosen])  # [N, K, P, X]
-        states = self.projector(features).flatten(1, 2)  # [N, K*P, D]
+        used = [max(n_tiles[i], 1) for i in chosen]
+        features = self.vision(pixels, ids, used, all_slots=False)  # [N, C, P, X]
+        states = unfold(self.projector(features), images.pixels.shape[2]).flatten(1, 2)  # [N, K*P, D]
         if len(chosen) < len(n_tiles):
             sparse = states
             states = sparse.new_zeros(b * slots, *sparse.shape[1:])  # [B*I, K*P, D]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from minimllama.config import TextConfig
 from minimllama.kv_cache import ImageCache, KvCache, TextCache
-from minimllama.layers import RMSNorm, SwiGLU, attend, join_heads, split_heads
+from minimllama.layers import RMSNorm, SwiGLU, attend, join_heads, project, split_heads
 from minimllama.rope import apply_rope, rope_cos_sin
 from minimllama.visibility import Sight
 
@@ -51,9 +51,10 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, span: Span, cache: TextCache | None = None) -> Tensor:
         """x: [R, T, D] -> [R, T, D]; writes the new keys and values into the cache if there is one."""
-        q = apply_rope(split_heads(self.q_proj(x), self.n_heads), span.cos, span.sin)  # [R, H, T, E]
-        k = apply_rope(split_heads(self.k_proj(x), self.n_kv_heads), span.cos, span.sin)  # [R, G, T, E]
-        v = split_heads(self.v_proj(x), self.n_kv_heads)  # [R, G, T, E]
+        q, k, v = project(x, self.q_proj, self.k_proj, self.v_proj)
+        q = apply_rope(split_heads(q, self.n_heads), span.cos, span.sin)  # [R, H, T, E]
+        k = apply_rope(split_heads(k, self.n_kv_heads), span.cos, span.sin)  # [R, G, T, E]
+        v = split_heads(v, self.n_kv_heads)  # [R, G, T, E]
         if cache is not None:
             cache.write(span.positions, k, v)
         if cache is None or not span.n_cached:
@@ -84,9 +85,8 @@ class CrossAttention(nn.Module):
 
     def keys_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """states: [B, V, D] -> keys and values [B, G, V, E]."""
-        k = self.k_norm(split_heads(self.k_proj(states), self.n_kv_heads))  # [B, G, V, E]
-        v = split_heads(self.v_proj(states), self.n_kv_heads)  # [B, G, V, E]
-        return k, v
+        k, v = (split_heads(y, self.n_kv_heads) for y in project(states, self.k_proj, self.v_proj))  # [B, G, V, E]
+        return self.k_norm(k), v
 
     def forward(self, x: Tensor, sight: Sight, states: Tensor | None, cache: ImageCache | None = None) -> Tensor:
         """x: [R, T, D], states: [B, V, D] or None when the cache has their keys and values -> [R, T, D].

@@ -5,11 +5,12 @@ Source: llama-models, models/llama3/multimodal/model.py (VisionEncoder, ImageTra
 
 All tiles of an image form ONE sequence. It is laid out here as [tokens of tile 0, ..., tokens of tile K-1,
 padding tokens of tile 0, ..., of tile K-1] instead of Meta's tile-by-tile padding: attention has no order,
-and so the real tokens of an image with n tiles are simply the first n * P ones.
+and so the real tokens of an image with n tiles are simply the first n * P ones. Of slots and padding tokens
+that are equal only one is computed (padding.py).
 
-Shapes: N images, K tile slots, P tokens per tile, Q padding tokens per tile, S = K * (P + Q) sequence, D
-width, H heads, E features per head, R grids (aspect ratio ids), C channels, U patches per tile, A pixel
-values per patch, L real tokens, J taps.
+Shapes: N images, K tile slots, C of them computed, P tokens per tile, Q padding tokens per tile, S sequence
+(K * (P + Q) if nothing is left out), D width, H heads, E features per head, R grids (aspect ratio ids), U
+patches per tile, A pixel values per patch, L real tokens, J taps.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minimllama.config import VisionConfig, aspect_ratios
-from minimllama.layers import GeluMLP, attend, join_heads, split_heads
+from minimllama.layers import GeluMLP, attend, join_heads, project, split_heads
+from minimllama.padding import KeyWeights, fold, slots_to_compute, unfold
 
 
 class PatchEmbedding(nn.Module):
@@ -88,23 +90,36 @@ class VisionAttention(nn.Module):
         self.v_proj = nn.Linear(config.width, config.width, bias=False)
         self.o_proj = nn.Linear(config.width, config.width, bias=False)
 
-    def forward(self, x: Tensor, n_real: Sequence[int]) -> Tensor:
-        """x: [N, S, D], n_real: how many leading tokens of each image are real -> [N, S, D]."""
-        q, k, v = (split_heads(proj(x), self.n_heads) for proj in (self.q_proj, self.k_proj, self.v_proj))
+    def forward(self, x: Tensor, n_real: Sequence[int], weights: KeyWeights | None = None) -> Tensor:
+        """Mix tokens.
+
+        Args:
+            x: [N, S, D].
+            n_real: how many leading tokens of each image are real.
+            weights: how often each key counts; once if None.
+
+        Returns:
+            [N, S, D].
+        """
+        q, k, v = (split_heads(y, self.n_heads) for y in project(x, self.q_proj, self.k_proj, self.v_proj))
+        width, how = q.shape[-1], {}
+        if weights is not None:
+            q, k, v = weights.beside(q, k, v)
+            how = {"scale": width**-0.5}
         if len(set(n_real)) == 1:
-            mixed = attend_around_padding(q, k, v, n_real[0])  # [N, H, S, E]
+            mixed = attend_around_padding(q, k, v, n_real[0], **how)  # [N, H, S, E]
         else:
-            mixed = torch.empty_like(q)  # [N, H, S, E]
+            mixed = torch.empty_like(q)
             for count in sorted(set(n_real)):
                 rows = [i for i, n in enumerate(n_real) if n == count]
-                mixed[rows] = attend_around_padding(q[rows], k[rows], v[rows], count)
-        return self.o_proj(join_heads(mixed))  # [N, S, D]
+                mixed[rows] = attend_around_padding(q[rows], k[rows], v[rows], count, **how)
+        return self.o_proj(join_heads(mixed[..., :width]))  # [N, S, D]
 
 
-def attend_around_padding(q: Tensor, k: Tensor, v: Tensor, n_real: int) -> Tensor:
+def attend_around_padding(q: Tensor, k: Tensor, v: Tensor, n_real: int, scale: float | None = None) -> Tensor:
     """Real queries over all keys, padding queries over the real keys. q, k, v: [N, H, S, E] -> [N, H, S, E]."""
-    real = attend(q[:, :, :n_real], k, v)  # [N, H, L, E]
-    padding = attend(q[:, :, n_real:], k[:, :, :n_real], v[:, :, :n_real])  # [N, H, S-L, E]
+    real = attend(q[:, :, :n_real], k, v, scale=scale)  # [N, H, L, E]
+    padding = attend(q[:, :, n_real:], k[:, :, :n_real], v[:, :, :n_real], scale=scale)  # [N, H, S-L, E]
     return torch.cat([real, padding], dim=2)  # [N, H, S, E]
 
 
@@ -120,9 +135,9 @@ class VisionLayer(nn.Module):
         self.attention_gate = nn.Parameter(torch.zeros(1)) if gated else None
         self.mlp_gate = nn.Parameter(torch.zeros(1)) if gated else None
 
-    def forward(self, x: Tensor, n_real: Sequence[int]) -> Tensor:
+    def forward(self, x: Tensor, n_real: Sequence[int], weights: KeyWeights | None = None) -> Tensor:
         """x: [N, S, D] -> [N, S, D]."""
-        update = self.attention(self.attention_norm(x), n_real)  # [N, S, D]
+        update = self.attention(self.attention_norm(x), n_real, weights)  # [N, S, D]
         x = x + (update if self.attention_gate is None else self.attention_gate.tanh() * update)  # [N, S, D]
         update = self.mlp(self.mlp_norm(x))  # [N, S, D]
         return x + (update if self.mlp_gate is None else self.mlp_gate.tanh() * update)  # [N, S, D]
@@ -134,11 +149,13 @@ class VisionEncoder(nn.Module):
     `tap` says which state a tap index means: "input" is the state that enters local layer i (Meta, torchtune,
     transformers up to 4.54), "output" the one that leaves it (transformers from 4.56 on). docs/quirks.md,
     "taps".
+
+    `share_padding` computes unused tile slots and padding tokens once (padding.py); set it to False for one by one.
     """
 
     def __init__(self, config: VisionConfig, tap: str = "input") -> None:
         super().__init__()
-        self.config, self.tap = config, tap
+        self.config, self.tap, self.share_padding = config, tap, True
         self.patches = PatchEmbedding(config)
         self.class_embedding = nn.Parameter(torch.empty(config.width))
         self.pre_tile = TilePosition(config)
@@ -159,34 +176,80 @@ class VisionEncoder(nn.Module):
         padding = tokens.new_zeros(n, k * self.config.padding_per_tile, self.config.width)  # [N, K*Q, D]
         return torch.cat([tokens.flatten(1, 2), padding], dim=1)  # [N, S, D]
 
-    def post_tile_positions(self, aspect_ratio_ids: Tensor) -> Tensor:
-        """The tile's vector for every token of the sequence, padding tokens too: [N] -> [N, S, D]."""
-        per_tile = self.post_tile(aspect_ratio_ids)  # [N, K, 1, D]
-        counts = (self.config.tokens_per_tile, self.config.padding_per_tile)
-        return torch.cat([per_tile.expand(-1, -1, count, -1).flatten(1, 2) for count in counts], dim=1)  # [N, S, D]
+    def fold(self, x: Tensor, tile_positions: Tensor, n_tiles: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Leave out what is there several times.
 
-    def forward(self, pixels: Tensor, aspect_ratio_ids: Tensor, n_tiles: Sequence[int]) -> Tensor:
+        Args:
+            x: the whole sequence, [N, S, D].
+            tile_positions: [N, K, 1, D].
+            n_tiles: tiles in use per image.
+
+        Returns:
+            Tokens of C slots and then of the padding [N, S, D]; positions of C slots [N, C, 1, D]. C = K and the
+            sequence is as it was if nothing can be left out, or `share_padding` is off.
+        """
+        k, p = self.config.max_tiles, self.config.tokens_per_tile
+        slots = x[:, : k * p].unflatten(1, (k, p))  # [N, K, P, D]
+        c = slots_to_compute(slots, tile_positions, n_tiles) if self.share_padding else k
+        if c == k:
+            return x, tile_positions
+        x = torch.cat([fold(slots, c).flatten(1, 2), x[:, k * p : k * p + 1]], dim=1)
+        return x, fold(tile_positions, c)
+
+    def key_weights(self, n_slots: int, *, is_local: bool, like: Tensor) -> KeyWeights | None:
+        """How often each token of `fold`'s sequence counts; None if each counts once.
+
+        There is one padding token in the local layers, and one per slot in the global ones, where the slots'
+        positions tell them apart.
+        """
+        k, p, q = self.config.max_tiles, self.config.tokens_per_tile, self.config.padding_per_tile
+        if n_slots == k:
+            return None
+        copies = k - n_slots + 1
+        counts = [((n_slots - 1) * p, 1), (p, copies)]
+        counts += [(1, k * q)] if is_local else [(n_slots - 1, q), (1, copies * q)]
+        return KeyWeights.of([c for c in counts if c[1]], self.config.width // self.config.n_heads, like)
+
+    def add_tile_positions(self, x: Tensor, tile_positions: Tensor) -> Tensor:
+        """The tile's vector on each of its tokens, padding tokens too: [N, S, D] and [N, C, 1, D] -> [N, S, D].
+
+        A padding token that stands for all tiles becomes one per tile.
+        """
+        c, p = tile_positions.shape[1], self.config.tokens_per_tile
+        tokens = x[:, : c * p].unflatten(1, (c, p)) + tile_positions  # [N, C, P, D]
+        padding = x[:, c * p :]
+        padding = padding.unflatten(1, (c, -1)) if padding.shape[1] != 1 else padding[:, None]
+        return torch.cat([tokens.flatten(1, 2), (padding + tile_positions).flatten(1, 2)], dim=1)  # [N, S, D]
+
+    def forward(
+        self, pixels: Tensor, aspect_ratio_ids: Tensor, n_tiles: Sequence[int], *, all_slots: bool = True
+    ) -> Tensor:
         """Encode N images.
 
         Args:
             pixels: normalised [N, K, 3, side, side], zeros in unused tile slots.
             aspect_ratio_ids: int [N], 0 for an empty image slot.
             n_tiles: tiles in use per image, 1..K each (1 for an empty slot).
+            all_slots: return K slots; otherwise C of them, the last of which stands for all that follow.
 
         Returns:
             [N, K, P, D * (1 + J)]; the last state first, then the taps, interleaved feature by feature.
         """
-        slots, tokens = self.config.max_tiles, self.config.tokens_per_tile
-        n_real = [n * tokens for n in n_tiles]
-        x = self.embed(pixels, aspect_ratio_ids)  # [N, S, D]
+        n_real = [n * self.config.tokens_per_tile for n in n_tiles]
+        tile_positions = self.post_tile(aspect_ratio_ids)  # [N, K, 1, D]
+        x, tile_positions = self.fold(self.embed(pixels, aspect_ratio_ids), tile_positions, n_tiles)
+        c = tile_positions.shape[1]
+        kept = slice(c * self.config.tokens_per_tile)
         taps = []
+        weights = self.key_weights(c, is_local=True, like=x)
         for i, layer in enumerate(self.local_layers):
-            entering, x = x, layer(x, n_real)
+            entering, x = x, layer(x, n_real, weights)
             if i in self.config.taps:
-                taps.append((entering if self.tap == "input" else x)[:, : slots * tokens])
-        x = self.norm_post(x) + self.post_tile_positions(aspect_ratio_ids)  # [N, S, D]
+                taps.append((entering if self.tap == "input" else x)[:, kept])
+        x = self.add_tile_positions(self.norm_post(x), tile_positions)  # [N, S, D]
+        weights = self.key_weights(c, is_local=False, like=x)
         for layer in self.global_layers:
-            x = layer(x, n_real)  # [N, S, D]
-        tapped = torch.stack(taps, dim=-1).flatten(-2)  # [N, K*P, D*J]
-        features = torch.cat([x[:, : slots * tokens], tapped], dim=-1)  # [N, K*P, D*(1+J)]
-        return features.unflatten(1, (slots, tokens))  # [N, K, P, D*(1+J)]
+            x = layer(x, n_real, weights)  # [N, S, D]
+        tapped = torch.stack(taps, dim=-1).flatten(-2)  # [N, C*P, D*J]
+        features = torch.cat([x[:, kept], tapped], dim=-1).unflatten(1, (c, -1))  # [N, C, P, D*(1+J)]
+        return unfold(features, self.config.max_tiles) if all_slots else features

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lora.layers import LoraLinear, LowRankLinear, keep_mask
+from lora.layers import LoraLinear, LowRank, draw_dropped
 
 
 def plain(
@@ -17,6 +17,22 @@ def plain(
     """Hu et al. 2022, Eq. 3, step by step, for autograd to differentiate."""
     seen = x if keep is None else x * keep / (1 - drop)
     return F.linear(x, weight, bias) + scale * F.linear(F.linear(seen, a), b)
+
+
+def low_rank(
+    x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float, keep: Tensor | None, drop: float
+) -> Tensor:
+    """The function for a single layer, with the arguments of `plain`."""
+    dropped = None if keep is None else ~keep
+    return LowRank.apply(x, dropped, [scale / (1 - drop)], weight, bias, a, b)[0]
+
+
+def keep_mask(shape: torch.Size, drop: float) -> Tensor:
+    """The complement of what is drawn, as a mask."""
+    dropped = draw_dropped(shape, drop, torch.device("cpu"))
+    if dropped.dtype == torch.bool:
+        return ~dropped
+    return torch.ones(shape.numel(), dtype=torch.bool).index_fill(0, dropped.long(), 0).view(shape)
 
 
 def some_inputs(dtype: torch.dtype, *, bias: bool, masked: bool) -> list:
@@ -66,7 +82,7 @@ def test_the_scale_is_alpha_over_r_or_over_its_root() -> None:
 def test_values_and_all_gradients_equal_those_of_the_plain_formula(bias: bool, masked: bool) -> None:
     arguments = some_inputs(torch.float64, bias=bias, masked=masked)
     tensors = [t for t in arguments if isinstance(t, Tensor) and t.requires_grad]
-    ours, theirs = LowRankLinear.apply(*arguments), plain(*arguments)
+    ours, theirs = low_rank(*arguments), plain(*arguments)
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
     direction = torch.randn_like(ours)
     for mine, reference in zip(
@@ -78,7 +94,7 @@ def test_values_and_all_gradients_equal_those_of_the_plain_formula(bias: bool, m
 @CASES
 def test_gradients_agree_with_finite_differences(bias: bool, masked: bool) -> None:
     arguments = some_inputs(torch.float64, bias=bias, masked=masked)
-    assert torch.autograd.gradcheck(LowRankLinear.apply, tuple(arguments))
+    assert torch.autograd.gradcheck(low_rank, tuple(arguments))
 
 
 @CASES
@@ -87,7 +103,7 @@ def test_bfloat16_is_as_close_as_its_rounding_allows(bias: bool, masked: bool) -
     exact = [
         t.detach().double().requires_grad_() if isinstance(t, Tensor) and t.requires_grad else t for t in arguments
     ]
-    ours, reference = LowRankLinear.apply(*arguments), plain(*exact)
+    ours, reference = low_rank(*arguments), plain(*exact)
     direction = torch.randn_like(reference).bfloat16()
     ours.backward(direction)
     reference.backward(direction.double())
@@ -104,7 +120,7 @@ def test_a_frozen_base_gets_no_gradient_and_the_first_layer_no_input_gradient() 
     x, weight, _, a, b, *rest = some_inputs(torch.float32, bias=False, masked=False)
     weight.requires_grad_(False)
     x = x.detach()
-    LowRankLinear.apply(x, weight, None, a, b, *rest).sum().backward()
+    low_rank(x, weight, None, a, b, *rest).sum().backward()
     assert weight.grad is None
     assert x.grad is None
     assert a.grad is not None
@@ -171,7 +187,7 @@ def test_the_input_is_kept_once_and_the_mask_as_bytes() -> None:
 
 @pytest.mark.parametrize("drop", [0.02, 0.3, 0.9])
 def test_a_mask_drops_the_wanted_share(drop: float) -> None:
-    keep = keep_mask(torch.Size((300, 700)), drop, torch.device("cpu"))
+    keep = keep_mask(torch.Size((300, 700)), drop)
     n = keep.numel()
     assert keep.shape == (300, 700)
     assert abs(int((~keep).sum()) - n * drop) < 4.5 * math.sqrt(n * drop * (1 - drop))
@@ -180,7 +196,7 @@ def test_a_mask_drops_the_wanted_share(drop: float) -> None:
 @pytest.mark.parametrize("lag", [1, 2, 7, 700])
 def test_elements_are_dropped_independently_of_their_neighbours(lag: int) -> None:
     drop = 0.3
-    dropped = ~keep_mask(torch.Size((300, 700)), drop, torch.device("cpu")).flatten()
+    dropped = ~keep_mask(torch.Size((300, 700)), drop).flatten()
     both = int((dropped[:-lag] & dropped[lag:]).sum())
     n = dropped.numel() - lag
     # the variance of a count of overlapping pairs: n p^2 (1 - p^2) + 2 n p^3 (1 - p)
@@ -192,7 +208,7 @@ def test_every_pattern_of_three_elements_has_its_probability() -> None:
     drop, draws = 0.3, 20_000
     counts: dict[tuple[bool, ...], int] = dict.fromkeys(itertools.product((False, True), repeat=3), 0)
     for _ in range(draws):
-        counts[tuple(keep_mask(torch.Size((3,)), drop, torch.device("cpu")).tolist())] += 1
+        counts[tuple(keep_mask(torch.Size((3,)), drop).tolist())] += 1
     expected = {pattern: draws * math.prod(1 - drop if k else drop for k in pattern) for pattern in counts}
     chi_square = sum((counts[p] - expected[p]) ** 2 / expected[p] for p in counts)
     assert chi_square < 29.9  # 7 degrees of freedom: passed by a true mask with probability 0.9999
@@ -200,8 +216,8 @@ def test_every_pattern_of_three_elements_has_its_probability() -> None:
 
 def test_a_mask_comes_from_torchs_generator() -> None:
     torch.manual_seed(3)
-    first = keep_mask(torch.Size((40, 9)), 0.4, torch.device("cpu"))
-    second = keep_mask(torch.Size((40, 9)), 0.4, torch.device("cpu"))
+    first = keep_mask(torch.Size((40, 9)), 0.4)
+    second = keep_mask(torch.Size((40, 9)), 0.4)
     torch.manual_seed(3)
-    assert torch.equal(keep_mask(torch.Size((40, 9)), 0.4, torch.device("cpu")), first)
+    assert torch.equal(keep_mask(torch.Size((40, 9)), 0.4), first)
     assert not torch.equal(first, second)
