@@ -1,4 +1,4 @@
-"""python -m train run | show | tokenizer: train a recipe, look at a sample, make a tokenizer for a small model."""
+"""python -m train run | plan | show | doctor | tokenizer: train a recipe, what it needs, its data, a tokenizer."""
 
 import sys
 from collections.abc import Callable
@@ -12,9 +12,18 @@ from train.config import parse
 
 
 def _run(arguments: list[str]) -> None:
+    from train.distributed import check_launcher
     from train.loop import run
 
+    check_launcher()
     run(parse(arguments, "python -m train run"))
+
+
+def _plan(arguments: list[str]) -> None:
+    from train.plan import PlanConfig, make_plan
+
+    options, rest = tyro.cli(PlanConfig, args=arguments, return_unknown_args=True, prog="python -m train plan")
+    say(make_plan(parse(rest, "python -m train plan"), options))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +44,16 @@ def _show(arguments: list[str]) -> None:
 
     options, rest = tyro.cli(ShowConfig, args=arguments, return_unknown_args=True, prog="python -m train show")
     say(show(parse(rest, "python -m train show"), options.position, options.out)[1])
+
+
+def _doctor(arguments: list[str]) -> None:
+    from train.doctor import DoctorConfig, examine, report
+
+    options, rest = tyro.cli(DoctorConfig, args=arguments, return_unknown_args=True, prog="python -m train doctor")
+    findings = examine(parse(rest, "python -m train doctor"), options)
+    say(report(findings))
+    if any(finding.level == "error" for finding in findings):
+        raise SystemExit(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +81,20 @@ def _tokenizer(arguments: list[str]) -> None:
     say(f"wrote {config.out}")
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {"run": _run, "show": _show, "tokenizer": _tokenizer}
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "run": _run,
+    "plan": _plan,
+    "show": _show,
+    "doctor": _doctor,
+    "tokenizer": _tokenizer,
+}
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command; wrong input ends with one line on standard error and exit code 2."""
+    """Run one command.
+
+    Wrong input ends with one line on standard error and exit code 2; a run that cannot go on with 1.
+    """
     if not arguments or arguments[0] not in COMMANDS:
         sys.stderr.write(f"usage: python -m train {{{','.join(COMMANDS)}}} [--help]\n")
         return 2
@@ -75,6 +103,9 @@ def main(arguments: list[str]) -> int:
     except (ValueError, FileNotFoundError, FileExistsError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    except (FloatingPointError, MemoryError, OSError, ModuleNotFoundError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
     return 0
 
 

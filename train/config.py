@@ -17,8 +17,8 @@ from lora import TuneConfig
 from train.ecg import STYLES
 from train.mixture import ComponentConfig, component_names
 from train.optim import OptimConfig
-
-DTYPES = ("bfloat16", "float32")
+from train.settings import BatchConfig, ComputeConfig, SaveConfig, ValidateConfig
+from train.shard import ShardConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,61 +65,6 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchConfig:
-    """How much is computed at once.
-
-    Attributes:
-        images_per_forward: pages per forward pass.
-        accumulate: forward passes per optimizer step.
-    """
-
-    images_per_forward: int = 4
-    accumulate: int = 1
-
-    def __post_init__(self) -> None:
-        if self.images_per_forward < 1 or self.accumulate < 1:
-            raise ValueError("batch: images_per_forward and accumulate must be positive")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComputeConfig:
-    """How it is computed.
-
-    Attributes:
-        dtype: of the model's weights and activations; what is trained has a float32 copy.
-        device: "auto" takes an accelerator if there is one.
-        checkpoint_activations: recompute every block of both towers in the backward pass.
-        threads: of PyTorch on the CPU; 0 leaves its default.
-    """
-
-    dtype: str = "bfloat16"
-    device: str = "auto"
-    checkpoint_activations: bool = False
-    threads: int = 0
-
-    def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise ValueError(f"compute.dtype={self.dtype!r} is not one of {', '.join(DTYPES)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SaveConfig:
-    """What is kept.
-
-    Attributes:
-        every: steps between checkpoints; 0 saves at the end only.
-        keep: newest checkpoints to keep.
-    """
-
-    every: int = 500
-    keep: int = 2
-
-    def __post_init__(self) -> None:
-        if self.every < 0 or self.keep < 1:
-            raise ValueError("save: every must not be negative, keep must be positive")
-
-
-@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """A recipe.
 
@@ -148,7 +93,9 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     batch: BatchConfig = BatchConfig()
     compute: ComputeConfig = ComputeConfig()
+    shard: ShardConfig = ShardConfig()
     save: SaveConfig = SaveConfig()
+    validate: ValidateConfig = ValidateConfig()
 
     def __post_init__(self) -> None:
         if self.resume not in ("auto", "none"):

@@ -7,7 +7,7 @@ from typing import Any
 
 from minimllama.console import Progress, duration
 
-FILE = "log.jsonl"
+FILE, VALIDATIONS = "log.jsonl", "validation.jsonl"
 
 
 class StepLog:
@@ -20,31 +20,31 @@ class StepLog:
         folder: of the run.
         step: steps already done.
         n_steps: of the whole run.
+        tensorboard: write for TensorBoard, too, into tensorboard/.
+
+    Raises:
+        ModuleNotFoundError: if TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, folder: Path, step: int, n_steps: int) -> None:
+    def __init__(self, folder: Path, step: int, n_steps: int, *, tensorboard: bool = False) -> None:
         self.path, self.first, self.n_steps = folder / FILE, step, n_steps
-        if self.path.exists():
-            self._cut(step)
+        cut(self.path, step)
+        self._board = _open_board(folder / "tensorboard") if tensorboard else None
         self._file = self.path.open("a")
         self._progress = Progress()
-
-    def _cut(self, step: int) -> None:
-        lines = self.path.read_text().splitlines(keepends=True)
-        whole = [line.rstrip("\n") for line in lines if line.endswith("\n")]  # a kill may have cut the last one
-        kept = [line for line in whole if json.loads(line)["step"] <= step]
-        if len(kept) < len(lines):
-            os.replace(self.path, self.path.with_name(f"log-before-{step}.jsonl"))
-            self.path.write_text("".join(line + "\n" for line in kept))
 
     def write(self, record: dict[str, Any], seconds_per_step: float) -> None:
         """One step."""
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         step = record["step"]
+        for name, value in record.items() if self._board else ():
+            if value is not None:
+                self._board.add_scalar(name, value, step)
         left = (self.n_steps - step) * seconds_per_step
+        loss = "not finite" if record["loss"] is None else f"{record['loss']:.4f}"
         text = (
-            f"step {step}/{self.n_steps}  loss {record['loss']:.4f}  lr {record['lr']:.2e}  "
+            f"step {step}/{self.n_steps}  loss {loss}  lr {record['lr']:.2e}  "
             f"{record['images_per_s']:.1f} images/s  {duration(left)} left"
         )
         self._progress.show(text, last=step == self.n_steps)
@@ -52,8 +52,37 @@ class StepLog:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+        if self._board:
+            self._board.close()
+
+
+def _open_board(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError as error:
+        message = "save.tensorboard = true needs TensorBoard: pip install 'minimllama[tensorboard]'"
+        raise ModuleNotFoundError(message) from error
+    return SummaryWriter(str(folder))
+
+
+def cut(path: Path, step: int) -> None:
+    """Keep the lines up to a step of a file of JSON lines; if others are lost, keep the whole file beside it."""
+    if not path.exists():
+        return
+    lines = path.read_text().splitlines(keepends=True)
+    whole = [line.rstrip("\n") for line in lines if line.endswith("\n")]  # a kill may have cut the last one
+    kept = [line for line in whole if json.loads(line)["step"] <= step]
+    if len(kept) < len(lines):
+        os.replace(path, path.with_name(f"{path.stem}-before-{step}.jsonl"))
+        path.write_text("".join(line + "\n" for line in kept))
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """All lines of a run's log."""
     return [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
+
+
+def read_validations(folder: Path) -> list[dict[str, Any]]:
+    """All lines of a run's validations; none if there were none."""
+    path = folder / VALIDATIONS
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -1,178 +1,34 @@
-"""A training run: build everything from the recipe, step until done, leave the adapter.
+"""A training run: build everything from the recipe, step until done, leave the adapter."""
 
-Shapes: R questions, T tokens, D width.
-"""
-
-import math
 import os
 import resource
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
-from lora import TuneReport, apply_tuning, save_adapter
-from minimllama import PRESETS, ImageTransform, MiniMllama, load_model, load_tokenizer, save_model
-from minimllama.console import say
-from minimllama.init import initialise
-from minimllama.nano import resolve_model
-from minimllama.tokenizer import Tokenizer
-from train.activation import checkpoint_blocks
+from lora import save_adapter
+from minimllama import save_model
 from train.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
 from train.config import RunConfig, to_toml
-from train.dataset import Batch, EcgDataset, collate
-from train.ecg import STYLES
-from train.log import StepLog
-from train.loss import answer_loss
-from train.mixture import Mixture
+from train.curves import draw_curves
+from train.dataset import Batch
+from train.distributed import World, choose_device, restarts, start, stop
+from train.faults import NotFiniteError, StopSignal, only_run, write_report
+from train.flops import Work, peak_flops, step_flops
+from train.log import StepLog, read_log, read_validations
 from train.optim import MasterAdamW, learning_rate
+from train.rehearse import rehearse
+from train.setup import Setup, load_batches, prepare
+from train.step import train_step
+from train.watch import Watch
+from train.whole import whole_model
 
-
-@dataclass(frozen=True, kw_only=True)
-class Setup:
-    """Everything a run needs, built from its recipe."""
-
-    config: RunConfig
-    model: MiniMllama
-    report: TuneReport
-    transform: ImageTransform
-    tokenizer: Tokenizer
-    dataset: EcgDataset
-    mixture: Mixture
-    device: torch.device
-
-    @property
-    def items_per_step(self) -> int:
-        """Pages per optimizer step."""
-        return self.config.batch.images_per_forward * self.config.batch.accumulate
-
-    @property
-    def n_steps(self) -> int:
-        """Optimizer steps of the run."""
-        needed = math.ceil(self.config.optim.epochs * self.mixture.epoch_length / self.items_per_step)
-        return self.config.optim.steps or needed
-
-
-def choose_device(name: str) -> torch.device:
-    """The named device; "auto" is an accelerator if there is one."""
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _build_model(config: RunConfig, device: torch.device) -> MiniMllama:
-    dtype = getattr(torch, config.compute.dtype)
-    if config.model != "scratch":
-        return load_model(resolve_model(config.model), dtype=dtype, device=device, semantics=config.semantics)
-    if config.sizes not in PRESETS:
-        raise ValueError(f"sizes={config.sizes!r} is not one of {', '.join(PRESETS)}")
-    with torch.device(device):
-        model = MiniMllama(PRESETS[config.sizes], config.semantics)
-    return initialise(model, torch.Generator(device).manual_seed(config.seed)).to(dtype)
-
-
-def prepare(config: RunConfig) -> Setup:
-    """Load the model, make it trainable, open the data.
-
-    Raises:
-        FileNotFoundError: if the checkpoint, the tokenizer or a data set is not there.
-        ValueError: if they do not fit together.
-    """
-    device = choose_device(config.compute.device)
-    if config.compute.threads:
-        torch.set_num_threads(config.compute.threads)
-    tokenizer = load_tokenizer(config.tokenizer or resolve_model(config.model))
-    model = _build_model(config, device)
-    if tokenizer.vocabulary != model.config.text.vocab_size:
-        raise ValueError(
-            f"the tokenizer has {tokenizer.vocabulary} tokens, the model {model.config.text.vocab_size}: not a pair"
-        )
-    torch.manual_seed(config.seed)  # dropout
-    report = apply_tuning(model, replace(config.tuning, seed=config.seed))
-    if config.compute.checkpoint_activations:
-        checkpoint_blocks(model)
-    vision = model.config.vision
-    transform = ImageTransform(vision.tile_size, vision.max_tiles)
-    data = config.data
-    style = STYLES[data.page]
-    dataset = EcgDataset(
-        data.components,
-        style,
-        transform,
-        tokenizer,
-        data.questions_per_image,
-        data.max_tokens,
-        cache=data.cache,
-        seed=config.seed,
-    )
-    weights = [component.weight for component in data.components]
-    mixture = Mixture([len(source) for source in dataset.sources], weights, config.seed)
-    return Setup(
-        config=config,
-        model=model,
-        report=report,
-        transform=transform,
-        tokenizer=tokenizer,
-        dataset=dataset,
-        mixture=mixture,
-        device=device,
-    )
-
-
-def load_batches(setup: Setup, start: int, stop: int) -> Iterator[Batch]:
-    """Micro-batches of the items at positions start..stop - 1, drawn by the recipe's workers."""
-    loader = DataLoader(
-        setup.dataset,
-        batch_sampler=list(setup.mixture.batches(start, stop, setup.config.batch.images_per_forward)),  # type: ignore[arg-type]
-        num_workers=setup.config.data.workers,
-        collate_fn=partial(collate, config=setup.model.config, leak=setup.model.leak),
-        prefetch_factor=4 if setup.config.data.workers else None,
-        worker_init_fn=_one_thread,
-        generator=torch.Generator(),  # not the global one: a new loader after a resume would shift the dropout
-    )
-    return iter(loader)
-
-
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)
-
-
-def train_step(setup: Setup, batches: Sequence[Batch], optimizer: MasterAdamW, lr: float) -> dict[str, float]:
-    """One optimizer step over some micro-batches.
-
-    Args:
-        setup: of the run.
-        batches: micro-batches; the loss is summed over their answer tokens and divided by the number of all
-            of them.
-        optimizer: of the trained parameters.
-        lr: learning rate of this step.
-
-    Returns:
-        loss, grad_norm.
-
-    Raises:
-        FloatingPointError: if loss or gradient is not finite; nothing has been updated then.
-    """
-    n_answer_tokens = sum(batch.n_answer_tokens for batch in batches)
-    loss = 0.0
-    for batch in batches:
-        here = batch.to(setup.device)
-        images = here.images(setup.transform)
-        hidden = setup.model(here.tokens, images, here.sight, hidden=True)  # [R, T, D]
-        part = answer_loss(setup.model.text.lm_head, hidden, here.labels, n_answer_tokens)
-        part.backward()
-        loss += float(part.detach())
-    norm = optimizer.gradient_norm()
-    if not math.isfinite(loss) or not math.isfinite(float(norm)):
-        optimizer.forget()
-        ids = ", ".join(record for batch in batches for record in batch.record_ids)
-        raise FloatingPointError(f"loss {loss}, gradient norm {float(norm)} on records {ids}")
-    optimizer.step(norm, lr)
-    return {"loss": loss, "grad_norm": float(norm)}
+__all__ = ["Setup", "choose_device", "load_batches", "prepare", "run", "train_step"]
 
 
 def peak_memory(device: torch.device) -> int:
@@ -182,95 +38,221 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _steps(setup: Setup, optimizer: MasterAdamW, progress: Progress, log: StepLog) -> Iterator[Progress]:
-    """Run step after step, log each, and yield where the run stands."""
+@dataclass(kw_only=True)
+class Run:
+    """A run that has begun.
+
+    Attributes:
+        setup: of the run.
+        optimizer: of the trained parameters.
+        recipe: the resolved configuration, as text.
+        progress: where it stands.
+        signal: whether it has been asked to stop.
+        watch: validates.
+    """
+
+    setup: Setup
+    optimizer: MasterAdamW
+    recipe: str
+    progress: Progress
+    signal: StopSignal
+    watch: Watch
+
+    def save(self) -> None:
+        """A checkpoint of where the run stands; all ranks together."""
+        setup, config = self.setup, self.setup.config
+        save_checkpoint(
+            config.folder,
+            whole_model(setup, adapter_only=True) if config.tuning.method == "lora" else None,
+            self.optimizer,
+            self.progress,
+            self.recipe,
+            config.tuning.method,
+            config.save.keep,
+            world=setup.world,
+            pages_per_step=setup.items_per_step,
+        )
+
+
+def _step(run: Run, batches: Sequence[Batch], lr: float) -> dict[str, Any]:
+    """A step's loss and gradient norm; None, and a report, if they are not finite: the step was not applied then."""
+    setup = run.setup
+    try:
+        return train_step(setup, batches, run.optimizer, lr)
+    except NotFiniteError as error:
+        if setup.world.is_main:
+            name = f"nonfinite-{run.progress.step + 1}.json"
+            write_report(setup.config.folder / name, {"step": run.progress.step + 1, **error.report})
+        return {"loss": None, "grad_norm": None, "nonfinite": error}
+
+
+def _flops(setup: Setup, batches: Sequence[Batch]) -> float:
+    """Of the forward and backward passes of these micro-batches; recomputation is not counted."""
+    works = [
+        Work(
+            pages=sum(n > 0 for n in b.n_tiles), rows=len(b.tokens), length=b.tokens.shape[1], answers=b.n_answer_tokens
+        )
+        for b in batches
+    ]
+    return sum(step_flops(setup.model, work)[1] for work in works)
+
+
+def _steps(run: Run, log: StepLog | None) -> Iterator[dict[str, Any]]:
+    """Step after step, each logged."""
+    setup = run.setup
     config, per_step = setup.config, setup.items_per_step
-    batches = load_batches(setup, progress.position, setup.n_steps * per_step)
+    batches = load_batches(setup, run.progress.position, setup.n_steps * per_step)
     setup.model.train()
-    began, first = time.perf_counter(), progress.step
-    for step in range(progress.step, setup.n_steps):
+    began, first = time.perf_counter(), run.progress.step
+    peak = peak_flops(torch.cuda.get_device_name(setup.device)) if setup.device.type == "cuda" else None
+    for step in range(first, setup.n_steps):
         started = time.perf_counter()
         micro = [next(batches) for _ in range(config.batch.accumulate)]
         waited = time.perf_counter() - started
         lr = learning_rate(step, setup.n_steps, config.optim)
-        result = train_step(setup, micro, optimizer, lr)
+        result = _step(run, micro, lr)
         took = time.perf_counter() - started
-        position = (step + 1) * per_step
+        n_tokens, flops = setup.world.totals([sum(batch.tokens.numel() for batch in micro), _flops(setup, micro)])
+        run.progress = replace(run.progress, step=step + 1, position=(step + 1) * per_step)
         record = {
             "step": step + 1,
-            "epoch": position / setup.mixture.epoch_length,
-            "samples": position,
+            "epoch": run.progress.position / setup.mixture.epoch_length,
+            "samples": run.progress.position,
             "loss": result["loss"],
             "lr": lr,
             "grad_norm": result["grad_norm"],
-            "tokens_per_s": sum(batch.tokens.numel() for batch in micro) / took,
+            "tokens_per_s": n_tokens / took,
             "images_per_s": per_step / took,
             "data_wait_ms": 1000 * waited,
             "peak_memory_bytes": peak_memory(setup.device),
+            "model_flops_per_s": flops / took,
         }
-        log.write(record, (time.perf_counter() - began) / (step + 1 - first))
-        yield Progress(step=step + 1, position=position)
+        if peak:
+            record["model_flops_utilisation"] = flops / took / (peak * setup.world.size)
+        if log is not None:
+            log.write(record, (time.perf_counter() - began) / (step + 1 - first))
+        yield result
 
 
-def _open_folder(config: RunConfig) -> Path | None:
-    """Make the run folder; returns the checkpoint to go on from.
+def _train(run: Run, log: StepLog | None) -> bool:
+    """Until done, or asked to stop; returns whether it is done.
+
+    Raises:
+        NotFiniteError: after too many steps in a row that were not finite.
+    """
+    setup, config, in_a_row = run.setup, run.setup.config, 0
+    if run.watch.is_over(run.progress):
+        return True
+    for result in _steps(run, log):
+        error = result.get("nonfinite")
+        in_a_row = in_a_row + 1 if error else 0
+        if error and in_a_row >= config.optim.nonfinite:
+            raise error
+        is_last = run.progress.step == setup.n_steps
+        is_due = config.save.every and run.progress.step % config.save.every == 0
+        run.progress, is_best = run.watch.look(run.progress)
+        must_stop = setup.world.total(float(bool(run.signal.name))) > 0
+        if (is_due or is_best or must_stop) and not is_last:
+            run.save()
+        if run.watch.is_over(run.progress):
+            return True
+        if must_stop and not is_last:
+            return False
+    return True
+
+
+def _find_checkpoint(config: RunConfig) -> Path | None:
+    """The checkpoint to go on from.
 
     Raises:
         FileExistsError: if the folder holds a run and the recipe does not say resume = "auto".
     """
     folder = config.folder
-    folder.mkdir(parents=True, exist_ok=True)
     found = latest_checkpoint(folder)
-    if (found or (folder / "config.toml").exists()) and config.resume == "none":
+    if (found or (folder / "config.toml").exists()) and config.resume == "none" and not restarts():
         raise FileExistsError(f'{folder} holds a run already; choose another name, or resume = "auto"')
     return found
 
 
+def _begin(config: RunConfig, world: World, found: Path | None, signal: StopSignal) -> Run:
+    setup = prepare(config, world)
+    recipe, optimizer, progress = to_toml(config), MasterAdamW(setup.model, config.optim), Progress()
+    if found:
+        progress = load_checkpoint(found, optimizer, recipe, world=world, pages_per_step=setup.items_per_step)
+    if world.is_main:
+        (config.folder / "config.toml").write_text(recipe)
+    ranks = f" on each of {world.size} ranks, {config.shard.strategy}" if world.size > 1 else ""
+    world.say(f"{setup.report}; {setup.n_steps} steps of {setup.items_per_step} pages on {world.device.type}{ranks}")
+    if found:
+        world.say(f"going on from {found.name}")
+    if config.compute.worst_first and progress.step < setup.n_steps:
+        rehearse(setup, optimizer)
+    watch = Watch(setup, progress.step)
+    return Run(setup=setup, optimizer=optimizer, recipe=recipe, progress=progress, signal=signal, watch=watch)
+
+
+def _locked_run(config: RunConfig, world: World) -> Path:
+    error, found = None, None
+    if world.is_main:
+        try:
+            found = _find_checkpoint(config)
+        except (FileExistsError, FileNotFoundError) as caught:
+            error = caught
+    world.together(error)
+    found = world.gather(found)[0]
+    with StopSignal() as signal:
+        run = _begin(config, world, found, signal)
+        log = None
+        if world.is_main:
+            log = StepLog(config.folder, run.progress.step, run.setup.n_steps, tensorboard=config.save.tensorboard)
+        before = run.progress.step
+        is_done = _train(run, log)
+        if log is not None:
+            log.close()
+        if not is_done:
+            world.say(f"stopped after step {run.progress.step}, which is saved; the same command goes on")
+            return config.folder
+        if run.progress.step > before or not found:  # a finished run has its last checkpoint already
+            run.save()
+    return _finish(run.setup)
+
+
 def run(config: RunConfig) -> Path:
-    """Train as the recipe says.
+    """Train as the recipe says, on as many ranks as torchrun started.
 
     Returns:
-        The run folder: config.toml, log.jsonl, checkpoint-<step>/, latest, and `adapter/` (PEFT) or `model/`.
+        The run folder: config.toml, log.jsonl, checkpoint-<step>/, latest, and `adapter/` (PEFT) or `model/`. The
+        last is missing if SIGTERM or SIGUSR1 asked the run to stop; it has saved then.
 
     Raises:
-        FileExistsError: see `_open_folder`.
-        FloatingPointError: if the loss or a gradient is not finite.
+        FileExistsError: if another process trains in the folder, or it holds a run and may not go on.
+        NotFiniteError: after `optim.nonfinite` steps in a row whose loss or gradient was not finite.
+        OutOfMemoryError: if a batch does not fit.
+        OSError: if a checkpoint could not be saved.
     """
-    found, folder = _open_folder(config), config.folder
-    setup = prepare(config)
-    recipe = to_toml(config)
-    optimizer = MasterAdamW(setup.model, config.optim)
-    progress = load_checkpoint(found, optimizer, recipe) if found else Progress()
-    (folder / "config.toml").write_text(recipe)
-    say(f"{setup.report}; {setup.n_steps} steps of {setup.items_per_step} pages on {setup.device}")
-    if found:
-        say(f"going on from {found.name}")
-    log = StepLog(folder, progress.step, setup.n_steps)
-    for reached in _steps(setup, optimizer, progress, log):
-        progress = reached
-        if config.save.every and progress.step % config.save.every == 0 and progress.step < setup.n_steps:
-            _save(setup, optimizer, progress, recipe)
-    log.close()
-    if progress.step > log.first or not found:  # a finished run has its last checkpoint already
-        _save(setup, optimizer, progress, recipe)
-    return _finish(setup)
-
-
-def _save(setup: Setup, optimizer: MasterAdamW, progress: Progress, recipe: str) -> None:
-    config = setup.config
-    save_checkpoint(config.folder, setup.model, optimizer, progress, recipe, config.tuning.method, config.save.keep)
+    world = start(config.compute.device, config.shard.timeout_seconds)
+    try:
+        with only_run(config.folder) if world.is_main else nullcontext():
+            return _locked_run(config, world)
+    finally:
+        stop()
 
 
 def _finish(setup: Setup) -> Path:
     """Leave what others load: adapter/ under "lora", otherwise model/."""
     folder = setup.config.folder
+    if setup.world.is_main:
+        draw_curves(read_log(folder), read_validations(folder), folder / "curves.png")
     is_lora = setup.config.tuning.method == "lora"
     target = folder / ("adapter" if is_lora else "model")
+    model = whole_model(setup, adapter_only=is_lora)
+    if model is None:
+        return folder
     if target.exists():  # of an earlier end of the same run
         os.rename(target, target.with_name(f"{target.name}-{int(time.time())}"))
     if is_lora:
-        save_adapter(setup.model, target)
+        save_adapter(model, target)
     else:
-        save_model(setup.model, target)
-    say(f"wrote {target}")
+        save_model(model, target)
+    setup.world.say(f"wrote {target}")
     return folder

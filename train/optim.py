@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +25,7 @@ class OptimConfig:
         steps: optimizer steps; 0: as many as the epochs need.
         beta1, beta2, eps, weight_decay: of AdamW; decay applies to matrices only.
         clip: largest gradient norm.
+        nonfinite: this many steps in a row whose loss or gradient is not finite end the run; they are never applied.
     """
 
     peak_lr: float = 2e-4
@@ -35,10 +38,13 @@ class OptimConfig:
     eps: float = 1e-8
     weight_decay: float = 0.0
     clip: float = 1.0
+    nonfinite: int = 3
 
     def __post_init__(self) -> None:
         if self.peak_lr <= 0 or self.clip <= 0 or self.epochs <= 0 or self.steps < 0:
             raise ValueError("optim: peak_lr, clip and epochs must be positive, steps must not be negative")
+        if self.nonfinite < 1:
+            raise ValueError(f"optim.nonfinite={self.nonfinite} must be positive")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"optim.warmup={self.warmup} must lie in [0, 1)")
 
@@ -52,8 +58,29 @@ def learning_rate(step: int, n_steps: int, config: OptimConfig) -> float:
     return config.peak_lr * (config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that this rank holds: all of it, unless it is spread over ranks."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _master(p: Tensor) -> Tensor:
+    """A float32 parameter itself (or this rank's part of it, in the same memory); a float32 copy of any other."""
+    if p.dtype != torch.float32:
+        return p.detach().float().requires_grad_()
+    return p.to_local().detach().requires_grad_() if isinstance(p, DTensor) else p
+
+
+def spread_like(value: Tensor, p: Tensor) -> Tensor:
+    """This rank's part of something of p's shape -> the whole, spread like p."""
+    if not isinstance(p, DTensor):
+        return value
+    return DTensor.from_local(value, p.device_mesh, p.placements, run_check=False, shape=p.shape, stride=p.stride())
+
+
 class MasterAdamW:
     """AdamW over float32 copies of the trainable parameters; a float32 parameter is its own copy.
+
+    Of a model that is spread over ranks (before this is made) each rank updates its own part.
 
     Args:
         model: its parameters with requires_grad are updated.
@@ -65,10 +92,7 @@ class MasterAdamW:
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not self.trained:
             raise ValueError("nothing to train: no parameter has requires_grad")
-        self.masters = {
-            name: p if p.dtype == torch.float32 else p.detach().float().requires_grad_()
-            for name, p in self.trained.items()
-        }
+        self.masters = {name: _master(p) for name, p in self.trained.items()}
         groups = [
             {
                 "params": [p for p in self.masters.values() if p.dim() > 1],
@@ -84,14 +108,20 @@ class MasterAdamW:
         )
 
     def gradient_norm(self) -> Tensor:
-        """Euclidean norm over all trained parameters, float32; moves the gradients to the masters."""
+        """Euclidean norm over all trained parameters, of all ranks, float32; moves the gradients to the masters."""
         for name, p in self.trained.items():
             master = self.masters[name]
             if master is not p:
-                master.grad = None if p.grad is None else p.grad.float()
+                master.grad = None if p.grad is None else local(p.grad).float()
                 p.grad = None
         norms = [p.grad.norm() for p in self.masters.values() if p.grad is not None]
-        return torch.stack(norms).norm() if norms else torch.zeros(())
+        norm = torch.stack(norms).norm() if norms else torch.zeros(())
+        first = next(iter(self.trained.values()))
+        if isinstance(first, DTensor):  # the other dimension of a mesh holds copies
+            squares = norm.square()
+            dist.all_reduce(squares, group=first.device_mesh.get_group("shard"))
+            norm = squares.sqrt()
+        return norm
 
     @torch.no_grad()
     def step(self, norm: Tensor, lr: float) -> None:
@@ -103,9 +133,7 @@ class MasterAdamW:
         for group in self.adamw.param_groups:
             group["lr"] = lr
         self.adamw.step()
-        for name, p in self.trained.items():
-            if self.masters[name] is not p:
-                p.copy_(self.masters[name])
+        self.adopt()
         self.forget()
 
     def forget(self) -> None:
@@ -119,6 +147,31 @@ class MasterAdamW:
             "masters": {name: p.detach() for name, p in self.masters.items()},
             "adamw": self.adamw.state_dict(),
         }
+
+    @torch.no_grad()
+    def tensors(self) -> dict[str, Tensor]:
+        """All state by flat names, spread like the parameters; writing into them changes it.
+
+        Call `adopt` afterwards. Moments that do not exist yet are made, as zeros.
+        """
+        found: dict[str, Tensor] = {}
+        for name, master in self.masters.items():
+            state, like = self.adamw.state[master], self.trained[name]
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float32)
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(master), torch.zeros_like(master)
+            found[f"master.{name}"] = spread_like(master.detach(), like)
+            found[f"step.{name}"] = state["step"]
+            for moment in ("exp_avg", "exp_avg_sq"):
+                found[f"{moment}.{name}"] = spread_like(state[moment], like)
+        return found
+
+    @torch.no_grad()
+    def adopt(self) -> None:
+        """Give the model the masters' values."""
+        for name, p in self.trained.items():
+            if p.dtype != torch.float32:
+                local(p).copy_(self.masters[name])
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:

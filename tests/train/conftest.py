@@ -1,5 +1,6 @@
 """What the tests of training share: a tiny checkpoint with its tokenizer on disk, and a recipe that trains it."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 
 from lora import TuneConfig
 from minimllama import save_model
@@ -66,3 +68,14 @@ def differences(a: Any, b: Any, where: str = "") -> list[str]:
         return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{where}[{i}]")]
     same = torch.equal(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a == b
     return [] if same else [where]
+
+
+def saved_state(checkpoint: Path) -> dict[str, Any]:
+    """Everything that a checkpoint holds but the recipe (which names the output folder): whole tensors, and numbers."""
+    found = dcp.FileSystemReader(checkpoint / "state").read_metadata().state_dict_metadata
+    state: dict[str, Any] = {name: torch.empty(m.size, dtype=m.properties.dtype) for name, m in found.items()}
+    dcp.load(state, checkpoint_id=checkpoint / "state", no_dist=True)
+    note = json.loads((checkpoint / "progress.json").read_text())
+    del note["recipe"]
+    random = {path.name: torch.load(path, weights_only=True) for path in checkpoint.glob("random-*.pt")}
+    return {**state, "note": note, "random": random}

@@ -21,7 +21,7 @@ from lora import load_adapter
 from minimllama import load_model
 from tests.lora.conftest import transformers_inputs
 from tests.tools.tiny import pictures, prompt
-from tests.train.conftest import MakeConfig, differences
+from tests.train.conftest import MakeConfig, differences, saved_state
 from train.config import RunConfig, load_recipe, to_toml
 from train.dataset import Batch, collate
 from train.log import read_log
@@ -40,15 +40,14 @@ FIELDS = {
     "images_per_s",
     "data_wait_ms",
     "peak_memory_bytes",
+    "model_flops_per_s",
 }
 SIX_PAGES = {"images_per_forward": 6, "accumulate": 1}
 
 
 def state_of(folder: Path, step: int) -> dict[str, Any]:
-    """A checkpoint's state, without the recipe (which names the output folder)."""
-    state = torch.load(folder / f"checkpoint-{step}" / "state.pt", weights_only=True)
-    del state["recipe"]
-    return state
+    """Of a checkpoint of the run."""
+    return saved_state(folder / f"checkpoint-{step}")
 
 
 def gradients(setup: Setup, batches: list[Batch]) -> tuple[float, dict[str, Tensor]]:
@@ -111,8 +110,9 @@ def straight(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path
 
 
 def test_a_run_leaves_recipe_log_checkpoints_and_adapter(straight: Path) -> None:
-    names = {path.name for path in straight.iterdir()}
-    assert names == {"config.toml", "log.jsonl", "checkpoint-5", "checkpoint-10", "latest", "adapter"}
+    names = {path.name for path in straight.iterdir() if not path.name.startswith(".")}
+    expected = {"config.toml", "log.jsonl", "checkpoint-5", "checkpoint-10", "latest", "adapter", "curves.png"}
+    assert names == expected
     assert (straight / "latest").read_text() == "checkpoint-10\n"
     last = straight / "checkpoint-10" / "adapter" / "adapter_model.safetensors"
     assert differences(load_file(straight / "adapter" / "adapter_model.safetensors"), load_file(last)) == []
@@ -173,7 +173,7 @@ def test_other_methods_leave_a_model_that_loads(make_config: MakeConfig, checkpo
     assert all(name.startswith(prefixes) for name in changed)
     assert "projector.weight" in changed
     assert not (folder / "adapter").exists()
-    assert list((folder / "checkpoint-2").iterdir()) == [folder / "checkpoint-2" / "state.pt"]
+    assert not (folder / "checkpoint-2" / "adapter").exists()
 
 
 # property: what a step computes
@@ -288,9 +288,9 @@ def test_a_killed_process_goes_on_where_its_last_checkpoint_was(straight: Path, 
 
 def test_a_finished_run_is_finished(straight: Path, tmp_path: Path) -> None:
     shutil.copytree(straight, tmp_path / "tiny")
-    before = (tmp_path / "tiny" / "checkpoint-10" / "state.pt").stat().st_mtime_ns
+    before = (tmp_path / "tiny" / "checkpoint-10" / "progress.json").stat().st_mtime_ns
     folder = run(replace(load_recipe(straight / "config.toml"), out=str(tmp_path)))
-    assert (folder / "checkpoint-10" / "state.pt").stat().st_mtime_ns == before
+    assert (folder / "checkpoint-10" / "progress.json").stat().st_mtime_ns == before
     assert len(read_log(folder)) == 10
 
 

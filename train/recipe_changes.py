@@ -1,0 +1,54 @@
+"""What may differ between a run and its continuation."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+# Where and how it computes, not what. Batches: their product with the ranks must stay, see below.
+_FREE = ("resume", "out", "data.workers", "save.", "shard.", "batch.", "validate.", "optim.nonfinite")
+_FREE += tuple(
+    f"compute.{name}" for name in ("threads", "device", "recompute", "offload_activations", "compile", "worst_first")
+)
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for name, part in value.items() for k, v in _flat(part, f"{path}{name}.").items()}
+    if isinstance(value, list):
+        return {k: v for i, part in enumerate(value) for k, v in _flat(part, f"{path}{i}.").items()}
+    return {path.rstrip("."): value}
+
+
+def _changes(old: str, new: str) -> list[str]:
+    before, after = _flat(tomllib.loads(old)), _flat(tomllib.loads(new))
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return [f"{n} ({before.get(n)} then, {after.get(n)} now)" for n in names if not n.startswith(_FREE)]
+
+
+def _pages(recipe: str, n_ranks: int) -> int:
+    batch = tomllib.loads(recipe).get("batch", {})
+    return batch.get("images_per_forward", 4) * batch.get("accumulate", 1) * n_ranks
+
+
+def refuse_changes(path: Path, note: dict[str, Any], recipe: str, n_ranks: int, pages_per_step: int) -> None:
+    """Compare a checkpoint's recipe, and the pages of its steps, with those of the run that goes on.
+
+    Args:
+        path: of the checkpoint, for the message.
+        note: with its `recipe`, and maybe `pages_per_step`.
+        recipe: of the run now.
+        n_ranks: now.
+        pages_per_step: now; 0 to work it out from the recipe.
+
+    Raises:
+        ValueError: if what is trained differs; the message says in what.
+    """
+    if changed := _changes(note["recipe"], recipe):
+        raise ValueError(f"{path} was made by another recipe; it differs in: {', '.join(changed)}. Use another name")
+    before = note.get("pages_per_step") or _pages(note["recipe"], note.get("n_ranks", 1))
+    now = pages_per_step or _pages(recipe, n_ranks)
+    if before != now:
+        raise ValueError(
+            f"{path} was made with {before} pages per step, now there are {now} on {n_ranks} ranks: "
+            f"batch.images_per_forward * batch.accumulate * ranks must stay {before}"
+        )
