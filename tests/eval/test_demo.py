@@ -39,7 +39,12 @@ threads = 1
 def config(tmp_path: Path, checkpoint: Path) -> DemoConfig:
     (tmp_path / "tiny.toml").write_text(RECIPE)
     return DemoConfig(
-        out=tmp_path / "demo", recipe=tmp_path / "tiny.toml", model=str(checkpoint), n_test=4, n_validation=3
+        out=tmp_path / "demo",
+        recipe=tmp_path / "tiny.toml",
+        model=str(checkpoint),
+        n_test=3,
+        n_validation=3,
+        seed=4,
     )
 
 
