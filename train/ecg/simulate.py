@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from train.ecg.beat import N_CHANNELS, P_WAVES, QRS_WAVES, TO_LEADS, Beat, Wave, measure_beat
-from train.ecg.conditions import CONDITIONS, NORMAL, Heart, Rng, check_conditions, normal_heart
+from train.ecg.conditions import CONDITIONS, NORMAL, check_conditions
+from train.ecg.heart import Heart, Rng, normal_heart
 from train.ecg.record import EcgRecord
 from train.ecg.signal import LEADS
 
