@@ -1,5 +1,6 @@
 """The ECG room: records, sources, the simulator, pages and questions. NumPy, SciPy and Pillow; no torch, no model."""
 
+from train.ecg.distort import DISTORTIONS, PRESETS, distort
 from train.ecg.instruct import TASKS, Example, build_example
 from train.ecg.labels import LABEL_SETS, LabelSet
 from train.ecg.page import STYLES, Page, PaperStyle, draw_page
@@ -9,8 +10,10 @@ from train.ecg.simulate import simulate_ecg
 from train.ecg.sources import SOURCES, open_source
 
 __all__ = [
+    "DISTORTIONS",
     "LABEL_SETS",
     "LEADS",
+    "PRESETS",
     "SOURCES",
     "STYLES",
     "TASKS",
@@ -20,6 +23,7 @@ __all__ = [
     "Page",
     "PaperStyle",
     "build_example",
+    "distort",
     "draw_page",
     "open_source",
     "read_record",

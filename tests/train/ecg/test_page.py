@@ -12,6 +12,7 @@ from train.ecg import LEADS, STYLES, PaperStyle, draw_page, simulate_ecg
 from train.ecg.page import LAYOUTS, PALETTES, Page
 
 TILES = {"square": 560, "square448": 448, "wide": 560, "wide448": 448, "tile448": 448, "nano": 256}
+TILES |= {"varied": 560, "varied448": 448}
 
 
 # parity with the model's image transform
@@ -23,7 +24,7 @@ def test_a_page_fills_the_tiles_it_was_made_for_and_is_not_rescaled(name: str) -
     grid = choose_grid(style.width, style.height, tile, 4)
     assert (grid[0] * tile, grid[1] * tile) == (style.height, style.width)
     assert fit_size(style.width, style.height, grid, tile) == (style.width, style.height)
-    page = draw_page(simulate_ecg([], np.random.default_rng(0), hz=250), style)
+    page = draw_page(simulate_ecg([], np.random.default_rng(0), hz=250), style, np.random.default_rng(0))
     tiles, _ = ImageTransform(tile).split(page.image)
     joined = tiles.reshape(*grid, 3, tile, tile).transpose(0, 3, 1, 4, 2).reshape(style.height, style.width, 3)
     assert np.array_equal(joined, np.asarray(page.image))
@@ -158,7 +159,7 @@ def test_a_trace_stands_out_from_every_palettes_grid(name: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"layout": "4x3"}, "page.layout='4x3' is not one of 3x4"),
+        ({"layout": "2x6"}, "page.layout='2x6' is not one of 3x4"),
         ({"palette": "mauve"}, "page.palette='mauve' is not one of pink"),
         ({"px_per_mm": 0.0}, "must be positive"),
         ({"width": 400}, "page.width=400 px is too narrow for 10.0 s: at least 1071 px"),
