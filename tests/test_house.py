@@ -144,7 +144,8 @@ def test_the_environment_is_read_in_one_place() -> None:
         if (isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "putenv"))
         or (isinstance(node, ast.ImportFrom) and {a.name for a in node.names} & {"environ", "getenv"})
     ]
-    assert [reader for reader in readers if not reader.startswith("train/distributed.py")] == []
+    allowed = ("train/distributed.py", "train/ecg/__main__.py")  # the ECG room has no torch, and asks torchrun itself
+    assert [reader for reader in readers if not reader.startswith(allowed)] == []
 
 
 # the tree in README.md

@@ -1,14 +1,19 @@
-"""python -m train.ecg page | simulate: draw a WFDB record on paper, write simulated patients as WFDB."""
+"""python -m train.ecg page | simulate | render: one record on paper, simulated patients, a whole set as pictures."""
 
+import dataclasses
+import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
 
 from train.ecg import STYLES, draw_page, open_source, read_record, write_record
+from train.ecg.sources import source_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +79,84 @@ def _simulate(arguments: Sequence[str]) -> str:
     return f"wrote {config.n} records to {config.out}"
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], str]] = {"page": _page, "simulate": _simulate}
+@dataclass(frozen=True, kw_only=True)
+class RenderConfig:
+    """Pictures and dialogs in ECGInstruct's layout; see train/ecg/render.py.
+
+    Attributes:
+        out: a folder; a stopped run goes on where it stopped.
+        source: of SOURCES.
+        root: its folder.
+        split: "train", "validate" or "test".
+        options: of the source, as name=value.
+        shards: into how many .tar files the records are cut.
+        shard: "i/n": of n machines this is number i, counted from 0; by default torchrun's rank and size.
+        workers: processes here.
+        style: of STYLES.
+        distort: a preset or a distortion; "clean" leaves the drawing as it is.
+        tasks: of TASKS; each dialog draws one.
+        label_set: of LABEL_SETS.
+        questions: dialogs per picture.
+        seed: of all that is random.
+    """
+
+    out: Path
+    source: str
+    root: str = ""
+    split: str = "train"
+    options: tuple[str, ...] = ()
+    shards: int = 1
+    shard: str = ""
+    workers: int = 1
+    style: str = "square"
+    distort: str = "clean"
+    tasks: tuple[str, ...] = ("report",)
+    label_set: str = "statements"
+    questions: int = 1
+    seed: int = 0
+
+
+def _render(arguments: Sequence[str]) -> str:
+    from train.ecg.render import Rendering, render
+
+    config = tyro.cli(RenderConfig, args=arguments, prog="python -m train.ecg render")
+    fields = {f.name for f in dataclasses.fields(Rendering)} - {"options"}
+    chosen = {name: getattr(config, name) for name in fields}
+    rendering = Rendering(**chosen, options=parse_options(config.source, config.options))
+    part, pictures, done = choose_part(config.shard, os.environ), 0, 0
+    for done, of, drawn in render(rendering, config.out, part, config.workers):
+        pictures += drawn
+        sys.stderr.write(f"\r{done} of {of} shards, {pictures:,} pictures" + ("\n" if done == of else ""))
+    return f"wrote {pictures:,} pictures to {config.out}, {done} shards are there"
+
+
+def choose_part(text: str, environment: Mapping[str, str]) -> tuple[int, int]:
+    """(i, n) of "i/n"; without it, torchrun's rank and size, or all of the work."""
+    if not text:
+        return int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1"))
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None:
+        raise ValueError(f"shard={text!r} must be i/n, such as 0/4")
+    return int(match.group(1)), int(match.group(2))
+
+
+def parse_options(source: str, texts: Sequence[str]) -> dict[str, Any]:
+    """Options of a source, "name=value", as the types that they have there."""
+    accepted, options = source_options(source), {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in accepted:
+            raise ValueError(
+                f"option {text!r} of source {source} must be name=value with a name of {', '.join(accepted)}"
+            )
+        kind = str if accepted[name] is None else type(accepted[name])
+        if kind is bool and value not in ("true", "false"):
+            raise ValueError(f"option {text!r} must be true or false")
+        options[name] = value == "true" if kind is bool else kind(value)
+    return options
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], str]] = {"page": _page, "simulate": _simulate, "render": _render}
 
 
 def main(arguments: list[str]) -> int:

@@ -22,7 +22,8 @@ def read_files(root: Path) -> list[Path]:
         FileNotFoundError: if there is none.
     """
     files = sorted(path for path in root.rglob("*") if path.suffix in _SUFFIXES) if root.is_dir() else [root]
-    files = [path for path in files if not path.name.endswith(".manifest.jsonl")]  # of train.ecg render
+    ours = (".manifest.jsonl", "render.json")  # what `train.ecg render` writes beside the items
+    files = [path for path in files if not path.name.endswith(ours)]
     if not files:
         raise FileNotFoundError(f"no {', '.join(_SUFFIXES)} below {root}")
     if wrong := [path for path in files if path.suffix not in _SUFFIXES]:

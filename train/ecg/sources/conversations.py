@@ -172,7 +172,7 @@ class ConversationsSource(IndexedSource[Conversation]):
         super().__init__(made, folder, split)
 
     def _open(self, note: dict[str, Any]) -> Conversation:
-        items = [item_at(self.root / at[0], at[1:], self._parquet) for at in note["items"]]
+        items = [item_at(self.root / file, place, self._parquet) for file, *place in note["items"]]
         record_id = re.sub(r"\.\w+$", "", note["image"])
         return Conversation(
             image=self._picture(note["image"], items[0]),
@@ -220,15 +220,17 @@ def _add_items(writer: IndexWriter, file: Path, folder: Path, split_of_all: str)
                 raise ValueError("it names no split; say split_of_all=... for the whole file")
         except ValueError as error:
             raise ValueError(f"{file}, item {item.get('id')!r}: {error}") from error
-        writer.put(f"{split} {name}", [str(file.relative_to(folder)), *at])
+        names = (item["record"], item.get("patient")) if item.get("record") else origin(name)  # of train.ecg render
+        writer.put(f"{split} {name}", {"at": [str(file.relative_to(folder)), *at], "names": names})
 
 
 def _add_pictures(writer: IndexWriter) -> None:
     """One record per split and picture, with the places of its items."""
     for owner in writer.owners():
         split, name = owner.split(" ", 1)
-        record, patient = origin(name)
-        note = {"image": name, "items": writer.get(owner), "patient": patient, "origin": record}
+        items = writer.get(owner)
+        record, patient = items[0]["names"]
+        note = {"image": name, "items": [item["at"] for item in items], "patient": patient, "origin": record}
         writer.add(split, record, patient, note)
 
 
