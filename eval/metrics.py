@@ -117,9 +117,10 @@ def label_metrics(
     Returns:
         `n`, `n_labels`, `n_undefined` (labels without positives or without negatives), `per_label`, and
         from y_pred `macro_f1` (over all labels, 0 where undefined), `hamming`, `balanced_accuracy` (over
-        labels with both outcomes); from scores `macro_auc`, `macro_ap` (over the same labels),
-        `macro_auc_10` (labels with at least 10 positives), `micro_auc`, `brier`, `ece`. A mean over no label
-        is None.
+        labels with both outcomes), `pulse_auc` (the same number under the name that PULSE prints it by: the
+        AUC of 0/1 answers); from scores `macro_auc`, `macro_ap` (over the same labels), `macro_auc_10`,
+        `macro_ap_10` (labels with at least 10 positives), `micro_auc`, `micro_ap`, `brier`, `ece`. A mean
+        over no label is None.
 
     Raises:
         ValueError: if shapes do not fit, there is nothing to measure, values are not 0 or 1, or a score is not
@@ -162,17 +163,21 @@ def _prediction_means(y: np.ndarray, p: np.ndarray, rows: list[dict[str, Any]], 
         "macro_f1": float(np.mean([row["f1"] for row in rows])),
         "hamming": float((y != p).mean()),
         "balanced_accuracy": _mean(balanced),
+        "pulse_auc": _mean(balanced),
     }
 
 
 def _score_means(y: np.ndarray, s: np.ndarray, rows: list[dict[str, Any]]) -> dict[str, Any]:
     probability = to_probability(s)
     defined = 0 < y.sum() < y.size
+    common = [row for row in rows if row["n_pos"] >= 10 and row["auc"] is not None]
     return {
         "macro_auc": _mean([row["auc"] for row in rows]),
-        "macro_auc_10": _mean([row["auc"] for row in rows if row["n_pos"] >= 10]),
+        "macro_auc_10": _mean([row["auc"] for row in common]),
         "macro_ap": _mean([row["ap"] for row in rows if row["auc"] is not None]),
+        "macro_ap_10": _mean([row["ap"] for row in common]),
         "micro_auc": float(roc_auc_score(y.ravel(), s.ravel())) if defined else None,
+        "micro_ap": float(average_precision_score(y.ravel(), s.ravel())) if defined else None,
         "brier": float(((probability - y) ** 2).mean()),
         "ece": expected_calibration_error(y, probability),
     }

@@ -18,7 +18,7 @@ from eval.predict import read_predictions
 from eval.score import eligible, score_matrix, truth_matrix
 from eval.suites import SUITES
 from eval.svg import Line, line_chart
-from eval.tables import COLUMNS, HEADINGS, NAMES, brief, check_comparable, format_value, rows_of
+from eval.tables import COLUMNS, HEADINGS, NAMES, brief, check_comparable, rows_of
 from train.ecg import STYLES, draw_page
 
 STYLE = """
@@ -48,9 +48,7 @@ def _table(models: Sequence[Scored], protocol: str) -> str:
     about = brief(models[0].scores, protocol)
     head = "".join(f"<th>{escape(text)}</th>" for text in ("model", *HEADINGS))
     body = "".join(
-        f"<tr><td>{escape(row.name)}</td>"
-        + "".join(f"<td>{format_value(column, row.values.get(column))}</td>" for column in COLUMNS)
-        + "</tr>"
+        f"<tr><td>{escape(row.name)}</td>" + "".join(f"<td>{row.shown(column)}</td>" for column in COLUMNS) + "</tr>"
         for row in rows_of(scores, protocol)
     )
     note = f"n = {about['n']}, {about['n_labels']} labels, {about['n_undefined']} undefined and left out of the AUC"

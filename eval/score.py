@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from eval.answers import parse_labels
+from eval.bootstrap import bootstrap_intervals, mean_interval
 from eval.judge import JUDGES
 from eval.metrics import best_f1_thresholds, label_metrics
 from eval.predict import read_predictions
@@ -31,17 +32,21 @@ class ScoreConfig:
         validation: predictions of the same model on the validation split, for the thresholds; without them
             only metrics of scores and words are reported.
         judge: of JUDGES.
+        bootstrap: draws of patients behind every 95 % interval; 0 for no intervals.
         out: the file to write.
     """
 
     predictions: Path
     validation: Path | None = None
     judge: str = "rules"
+    bootstrap: int = 1000
     out: Path = Path("scores.json")
 
     def __post_init__(self) -> None:
         if self.judge not in JUDGES:
             raise ValueError(f"judge={self.judge!r} is not one of {', '.join(JUDGES)}")
+        if self.bootstrap < 0:
+            raise ValueError(f"bootstrap={self.bootstrap} draws must be 0 or more")
 
 
 def truth_matrix(lines: Sequence[Line], protocol: str, label_set: LabelSet) -> np.ndarray:
@@ -69,17 +74,21 @@ def eligible(lines: Sequence[Line], protocol: str) -> list[Line]:
 
 
 def trivial_predictions(y: np.ndarray, label_set: LabelSet, seed: int) -> dict[str, np.ndarray]:
-    """What no model is needed for: say nothing, call everything normal, toss a fair coin."""
+    """What no model is needed for: say nothing, call everything normal, toss coins.
+
+    The prevalence coin falls on a label as often as the reported records carry it.
+    """
     normal = np.zeros_like(y)
     for code in ("NORM", "SR"):
         if code in label_set.codes:
             normal[:, label_set.codes.index(code)] = True
-    coin = np.random.default_rng(seed).random(y.shape) < 0.5
-    return {"nothing": np.zeros_like(y), "all normal": normal, "fair coin": coin}
+    toss = np.random.default_rng(seed).random(y.shape)
+    coins = {"prevalence coin": toss < y.mean(0), "fair coin": toss < 0.5}
+    return {"nothing": np.zeros_like(y), "all normal": normal, **coins}
 
 
 def _score_protocol(
-    lines: Sequence[Line], validation: Sequence[Line] | None, protocol: str, suite: str
+    lines: Sequence[Line], validation: Sequence[Line] | None, protocol: str, suite: str, n_draws: int
 ) -> dict[str, Any]:
     label_set = SUITES[suite].label_sets[protocol]
     lines = eligible(lines, protocol)
@@ -95,10 +104,18 @@ def _score_protocol(
             truth_matrix(held, protocol, label_set), score_matrix(held, protocol, label_set)
         )
         predicted = scores >= thresholds
-    result = {"from_scores": label_metrics(y, predicted, scores, label_set.codes, thresholds)}
+    patients = [line["patient_id"] for line in lines]
+
+    def measured(p: np.ndarray | None, s: np.ndarray | None, t: np.ndarray | None = None) -> dict[str, Any]:
+        metrics = label_metrics(y, p, s, label_set.codes, t)
+        if n_draws:
+            metrics["intervals"] = bootstrap_intervals(y, p, s, patients, label_set.codes, n_draws=n_draws)
+        return metrics
+
+    result = {"from_scores": measured(predicted, scores, thresholds)}
     if all(protocol in line["texts"] for line in lines):
         words, unparsed = text_matrix(lines, protocol, label_set)
-        result["from_text"] = {**label_metrics(y, words, None, label_set.codes), "unparsed": unparsed}
+        result["from_text"] = {**measured(words, None), "unparsed": unparsed}
     result["trivial"] = {
         name: _brief(label_metrics(y, p, p.astype(float), label_set.codes))
         for name, p in trivial_predictions(y, label_set, seed=0).items()
@@ -110,23 +127,27 @@ def _brief(metrics: dict[str, Any]) -> dict[str, Any]:
     return {name: metrics[name] for name in ("macro_auc", "macro_f1", "hamming")}
 
 
-def score_reports(lines: Sequence[Line], judge: str) -> dict[str, Any] | None:
-    """Mean quality of the generated reports, and of a constant one; None if there are no reports to compare."""
-    pairs = [
-        (line["truth"]["report"], line["texts"]["report"]["text"])
-        for line in lines
-        if "report" in line["texts"] and line["truth"]["report"]
-    ]
+def score_reports(lines: Sequence[Line], judge: str, n_draws: int = 0) -> dict[str, Any] | None:
+    """Mean quality of the generated reports, and of two controls; None if there are no reports to compare.
+
+    The controls are one report for everybody, and the reference handed in as the answer.
+    """
+    told = [line for line in lines if "report" in line["texts"] and line["truth"]["report"]]
+    pairs = [(line["truth"]["report"], line["texts"]["report"]["text"]) for line in told]
     if not pairs:
         return None
     verdicts = [JUDGES[judge](reference, candidate) for reference, candidate in pairs]
     constant = [JUDGES[judge](reference, CONSTANT_REPORT).score for reference, _ in pairs]
+    copied = [JUDGES[judge](reference, reference).score for reference, _ in pairs]
+    marks, patients = [v.score for v in verdicts], [line["patient_id"] for line in told]
     return {
         "judge": judge,
         "n": len(pairs),
-        "score": float(np.mean([v.score for v in verdicts])),
+        "score": float(np.mean(marks)),
+        "interval": mean_interval(marks, patients, n_draws=n_draws) if n_draws else None,
         "criteria": {name: float(np.mean([v.criteria[name] for v in verdicts])) for name in verdicts[0].criteria},
         "constant_report": float(np.mean(constant)),
+        "copy_reference": float(np.mean(copied)),
     }
 
 
@@ -160,8 +181,10 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         "n_records": len(lines),
         "n_validation": None if validation is None else len(validation),
         "synthetic": SUITES[suite].synthetic,
-        "protocols": {name: _score_protocol(lines, validation, name, suite) for name in SUITES[suite].label_sets},
-        "report": score_reports(lines, config.judge),
+        "protocols": {
+            name: _score_protocol(lines, validation, name, suite, config.bootstrap) for name in SUITES[suite].label_sets
+        },
+        "report": score_reports(lines, config.judge, config.bootstrap),
     }
     config.out.parent.mkdir(parents=True, exist_ok=True)
     config.out.write_text(json.dumps(result, indent=1) + "\n")

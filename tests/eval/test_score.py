@@ -151,7 +151,13 @@ def test_a_models_scores_are_its_metrics_at_thresholds_of_the_validation_records
         )
         y, s = truth_matrix(kept, protocol, label_set), score_matrix(kept, protocol, label_set)
         expected = label_metrics(y, s >= thresholds, s, label_set.codes, thresholds)
-        assert result["protocols"][protocol]["from_scores"] == expected
+        measured = result["protocols"][protocol]["from_scores"]
+        intervals = measured.pop("intervals")
+        assert measured == expected
+        assert {"macro_auc", "macro_ap", "macro_f1", "hamming", "brier", "ece"} <= intervals["means"].keys()
+        assert intervals["n_draws"] == 1000
+        low, high = intervals["means"]["hamming"]
+        assert low <= measured["hamming"] <= high
     assert result["n_validation"] == 7
     json.loads((tmp_path / "s.json").read_text(), parse_constant=pytest.fail)  # no NaN, no Infinity
 

@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 
 from eval.score import ScoreConfig, score
-from eval.tables import COLUMNS, HEADINGS, check_comparable, format_table, format_value, rows_of, table_json, table_text
+from eval.tables import (
+    COLUMNS,
+    HEADINGS,
+    Row,
+    check_comparable,
+    format_table,
+    format_value,
+    paper_table,
+    rows_of,
+    table_json,
+    table_text,
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +64,11 @@ def test_numbers_are_shown_as_the_paper_prints_them(column: str, value: float | 
 def test_trivial_baselines_come_first_and_every_model_has_a_row(models: dict[str, dict[str, Any]]) -> None:
     for protocol in ("superclass", "statements"):
         rows = rows_of(models, protocol)
-        assert [row.name for row in rows] == ["nothing", "all normal", "fair coin", "base", "tuned"]
+        trivial = ["nothing", "all normal", "prevalence coin", "fair coin", "reference copied"]
+        assert [row.name for row in rows] == [*trivial, "base", "tuned"]
         assert rows[1].values["report_score"] == models["base"]["report"]["constant_report"]
-        assert rows[3].values["auc"] == models["base"]["protocols"][protocol]["from_scores"]["macro_auc"]
+        assert rows[4].values == {"report_score": 100.0}
+        assert rows[5].values["auc"] == models["base"]["protocols"][protocol]["from_scores"]["macro_auc"]
 
 
 def test_the_text_says_what_was_measured_on_what(models: dict[str, dict[str, Any]]) -> None:
@@ -67,7 +80,9 @@ def test_the_text_says_what_was_measured_on_what(models: dict[str, dict[str, Any
     assert f"all statements: n = {n}" in text
     rows = [line.split() for line in text.splitlines() if line.startswith(("base", "tuned"))]
     assert len(rows) == 4
-    assert all(len(row) == 1 + len(COLUMNS) for row in rows)
+    n_bounds = sum(part.startswith("(") for part in rows[0])
+    assert n_bounds > 0
+    assert all(len([part for part in row if not part.startswith("(")]) == 1 + len(COLUMNS) for row in rows)
     assert all(heading in text for heading in HEADINGS)
 
 
@@ -80,8 +95,30 @@ def test_the_json_has_the_contracts_numbers_for_both_protocols(models: dict[str,
             assert {"auc", "macro_f1", "hamming", "report_score"} <= table[name][protocol].keys()
             assert 0 <= table[name][protocol]["hamming"] <= 1
             assert 0 <= table[name][protocol]["report_score"] <= 100
-    assert set(table["trivial"]["statements"]) == {"nothing", "all normal", "fair coin"}
+    assert set(table["trivial"]["statements"]) == {"nothing", "all normal", "prevalence coin", "fair coin"}
     assert table["about"]["synthetic"] is True
+
+
+def test_the_papers_numbers_stand_beside_ours_with_what_they_can_mean(models: dict[str, dict[str, Any]]) -> None:
+    text = paper_table(models)
+    rows = {line[: len("Hamming loss")].strip(): line.split() for line in text.splitlines()}
+    assert rows["AUC"][1:3] == ["0.510", "0.980"]
+    assert rows["Hamming loss"][2:4] == ["0.490", "0.110"]
+    ours = models["tuned"]["protocols"]["superclass"]["from_scores"]["macro_auc"]
+    assert rows["AUC"][4] == format_value("auc", ours)
+    assert "without label set, split, n, interval" in text
+    assert text in table_text(models)
+
+
+def test_an_interval_stands_in_brackets_and_that_labels_were_lost_is_said(models: dict[str, dict[str, Any]]) -> None:
+    row = Row(
+        name="m", protocol="superclass", values={"auc": 0.81234, "intervals": {"auc": [0.7, 0.9]}, "hamming": 0.5}
+    )
+    assert row.shown("auc") == "0.812 (0.700-0.900)"
+    assert row.shown("hamming") == "0.500"
+    drawn = models["base"]["protocols"]["statements"]["from_scores"]["intervals"]
+    assert f"{drawn['n_draws']} draws of {drawn['n_patients']} patients" in table_text(models)
+    assert ("some of which lack a label" in table_text(models)) is not drawn["complete"]
 
 
 # refusal
