@@ -17,13 +17,18 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.state_dict_loader import load as load_state
+from torch.distributed.checkpoint.state_dict_saver import save as save_state
 
 from lora import save_adapter
 from minimllama import MiniMllama
@@ -66,6 +71,14 @@ def _set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the warning that a single process is a single process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+        yield
+
+
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -94,8 +107,9 @@ def _write(
     _try(world, lambda: torch.save(_random_state(), partial / f"random-{world.rank}.pt"))
     error: Exception | None = None
     try:
-        dcp.save(optimizer.tensors(), checkpoint_id=partial / "state", no_dist=world.size == 1)
-    except dcp.api.CheckpointException as failed:  # on every rank, if on any
+        with _quietly():
+            save_state(optimizer.tensors(), checkpoint_id=partial / "state", no_dist=world.size == 1)
+    except CheckpointException as failed:  # on every rank, if on any
         error = OSError("; ".join(str(cause[0]) for cause in failed.failures.values()))
     world.together(error)
 
@@ -158,7 +172,7 @@ def save_checkpoint(
     try:
         _write(partial, model, optimizer, note, method, world)
         _seal(partial, world)
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # of the disk, of safetensors, of another rank: the run must end, its folder stay good
         if world.is_main:
             shutil.rmtree(partial, ignore_errors=True)
         kept = _pointed(folder, LATEST)
@@ -231,10 +245,11 @@ def load_checkpoint(
     note = json.loads((path / PROGRESS).read_text())
     refuse_changes(path, note, recipe, world.size, pages_per_step)
     state = optimizer.tensors()
-    saved = dcp.FileSystemReader(path / "state").read_metadata().state_dict_metadata
+    saved = FileSystemReader(path / "state").read_metadata().state_dict_metadata
     if odd := sorted(name.partition(".")[2] for name in saved.keys() ^ state.keys()):
         raise ValueError(f"the checkpoint trains other parameters: {', '.join(dict.fromkeys(odd))}")
-    dcp.load(state, checkpoint_id=path / "state", no_dist=world.size == 1)
+    with _quietly():
+        load_state(state, checkpoint_id=path / "state", no_dist=world.size == 1)
     optimizer.adopt()
     if note["n_ranks"] == world.size:
         _set_random_state(torch.load(path / f"random-{world.rank}.pt", weights_only=True))

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from minimllama.console import say
+from train.rounds import fresh_store
 
 LAUNCH = "torchrun --standalone --nproc-per-node N -m train run --recipe FILE"
 
@@ -134,7 +136,10 @@ def start(device: str, timeout_seconds: int = 600) -> World:
         torch.cuda.set_device(chosen)
         backend = "cpu:gloo,cuda:nccl"
     if not dist.is_initialized():
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+        timeout = timedelta(seconds=timeout_seconds)
+        store, rank, size = next(rendezvous("env://", timeout=timeout))
+        store = fresh_store(store, rank, size, timeout_seconds)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     return World(
         device=chosen,
         rank=dist.get_rank(),

@@ -56,6 +56,20 @@ def _attention(model: MiniMllama, work: Work) -> tuple[int, int]:
     return in_vision, work.rows * work.length * per_position
 
 
+def _first_trained(model: MiniMllama) -> int:
+    """The first text layer that has something to learn; -1 if what enters the layers has."""
+    if model.text.embed_tokens.weight.requires_grad:
+        return -1
+    return next((i for i, x in enumerate(model.text.layers) if any(p.requires_grad for p in x.parameters())), 10**9)
+
+
+def _has_backward(name: str, trains_vision: bool, first: int) -> bool:
+    """Whether the gradient of a layer's input is computed: only if something trainable lies before it."""
+    if name == "projector" or name.startswith("vision."):
+        return trains_vision
+    return not name.startswith("text.layers.") or int(name.split(".")[2]) >= first
+
+
 def step_flops(model: MiniMllama, work: Work) -> tuple[float, float]:
     """Forward pass, and forward and backward pass together.
 
@@ -63,7 +77,7 @@ def step_flops(model: MiniMllama, work: Work) -> tuple[float, float]:
     every trained weight.
     """
     trains_vision = any(p.requires_grad for p in model.vision.parameters())
-    forward, backward = 0.0, 0.0
+    forward, backward, first = 0.0, 0.0, _first_trained(model)
     for name, layer in model.named_modules():
         if not isinstance(layer, nn.Linear):
             continue
@@ -72,8 +86,7 @@ def step_flops(model: MiniMllama, work: Work) -> tuple[float, float]:
         if isinstance(layer, LoraLinear):
             low = 2.0 * layer.r * (layer.in_features + layer.out_features) * _uses(name, model, work)
         forward += plain + low
-        has_backward = trains_vision or not name.startswith("vision.")
-        backward += has_backward * plain + 2 * low + layer.weight.requires_grad * plain
+        backward += _has_backward(name, trains_vision, first) * plain + 2 * low + layer.weight.requires_grad * plain
     vision = model.config.vision
     patches = 2.0 * work.pages * vision.max_tiles * vision.n_patches * 3 * vision.patch_size**2 * vision.width
     in_vision, in_text = _attention(model, work)

@@ -38,9 +38,10 @@ class StepLog:
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         step = record["step"]
-        for name, value in record.items() if self._board else ():
-            if value is not None:
-                self._board.add_scalar(name, value, step)
+        if self._board:
+            for name, value in record.items():
+                if value is not None:
+                    self._board.add_scalar(name, value, step)
         left = (self.n_steps - step) * seconds_per_step
         loss = "not finite" if record["loss"] is None else f"{record['loss']:.4f}"
         text = (

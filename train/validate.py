@@ -6,7 +6,6 @@ model's own forward pass, which every sharding strategy knows, with all question
 Shapes: B pages, L labels, R questions, T tokens, D width.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from minimllama.visibility import see
 from train.dataset import PAD_MULTIPLE, Batch, EcgDataset, Sample, collate
 from train.ecg import LABEL_SETS, EcgRecord
 from train.ecg.instruct import yes_no_question
+from train.ecg.labels import superclasses_of
 from train.mixture import Item, Mixture
 from train.scores import macro_auc, macro_f1
 from train.settings import METRICS
@@ -39,6 +39,7 @@ class Validation:
         items: in the order of a mixture.
         questions: ids of each label's question.
         codes: of the labels.
+        of_superclasses: whether they are the five superclasses, which follow from a record's statements.
         yes, no: first token of either answer.
     """
 
@@ -46,6 +47,7 @@ class Validation:
     items: list[Item]
     questions: list[Tensor]
     codes: tuple[str, ...]
+    of_superclasses: bool
     yes: int
     no: int
 
@@ -63,13 +65,15 @@ def prepare_validation(setup: Setup) -> Validation:
         raise ValueError(f"validate.every={config.validate.every}, but the validation split has {sizes} records")
     mixture = Mixture(sizes, [component.weight for component in config.data.components], config.seed)
     count = min(config.validate.n, mixture.epoch_length)
-    labels = LABEL_SETS[config.validate.labels or config.data.components[0].label_set]
+    name = config.validate.labels or config.data.components[0].label_set
+    labels = LABEL_SETS[name]
     asked = [Message(role="user", text=yes_no_question(label.name), n_images=1) for label in labels.labels]
     return Validation(
         dataset=dataset,
         items=[mixture.item(position) for position in range(count)],
         questions=[encode_dialog([message], setup.tokenizer).tokens for message in asked],
         codes=tuple(labels.codes),
+        of_superclasses=name == "superclass",
         yes=setup.tokenizer.encode("Yes.")[0],
         no=setup.tokenizer.encode("No.")[0],
     )
@@ -92,19 +96,18 @@ def _log_odds(setup: Setup, sample: Sample, validation: Validation) -> np.ndarra
     return torch.cat(found).numpy()
 
 
-def _truth(validation: Validation, item: Item, labels_of: Callable[[Sequence[str]], Any]) -> list[bool] | None:
+def _truth(validation: Validation, item: Item) -> list[bool] | None:
     record = validation.dataset.sources[item.component][item.index]
     if not isinstance(record, EcgRecord) or record.labels is None:
         return None
-    known = set(labels_of(record.labels))
+    known = superclasses_of(record.labels) if validation.of_superclasses else set(record.labels)
     return [code in known for code in validation.codes]
 
 
 @torch.no_grad()
 def validate(setup: Setup, validation: Validation) -> dict[str, Any]:
     """Loss per answer token, macro AUC and macro F1; all ranks share the records and call this together."""
-    config, world = setup.config, setup.world
-    labels_of = LABEL_SETS[config.validate.labels or config.data.components[0].label_set].select
+    world = setup.world
     rounds = -(-len(validation.items) // world.size)
     loss, count, rows = 0.0, 0, []
     setup.model.eval()
@@ -119,7 +122,7 @@ def validate(setup: Setup, validation: Validation) -> dict[str, Any]:
         if is_extra:
             continue
         loss, count = loss + part, count + batch.n_answer_tokens
-        truth = _truth(validation, item, labels_of)
+        truth = _truth(validation, item)
         if truth is not None:
             rows.append((truth, odds.tolist()))
     let_go(setup.model)

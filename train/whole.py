@@ -37,7 +37,7 @@ def whole_model(setup: Setup, *, adapter_only: bool) -> MiniMllama | None:
     for name, p in setup.model.named_parameters():
         if adapter_only and not p.requires_grad:
             continue
-        value = p.detach().full_tensor() if isinstance(p, DTensor) else p.detach()
+        value = p.full_tensor().detach() if isinstance(p, DTensor) else p.detach()
         if setup.world.is_main:  # one tensor at a time on the accelerators, all of them on this host only
             values[name] = value.cpu() if adapter_only else value.to("cpu", dtype)
     if not setup.world.is_main:

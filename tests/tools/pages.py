@@ -20,15 +20,15 @@ import io
 import os
 import re
 import shlex
-import subprocess
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.tools.commands import PACKAGES, call, main_of, under_torchrun
+
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("minimllama", "lora", "train", "train.ecg", "eval")
 KINDS = {"python": {"source"}, "text": {"output"}, "console": {"needs", "exit"}, "toml": {"file"}}
 
 
@@ -204,7 +204,7 @@ def _run_console(block: Block, session: Session) -> None:
         if "needs" in block.options:
             check_command(command, session, line)
             continue
-        code, printed, errors = _call(command)
+        code, printed, errors = call(command)
         if code != int(block.options.get("exit", 0)):
             raise session.wrong(line, f"{command} ended with {code}:\n{printed}{errors}")
         printed = printed if code == 0 else printed + errors
@@ -213,41 +213,19 @@ def _run_console(block: Block, session: Session) -> None:
         session.printed = printed
 
 
-def _main_of(words: list[str]) -> Callable[[list[str]], int] | None:
-    """The `main` of `python -m PACKAGE`, for our own packages."""
-    if words[:2] == ["python", "-m"] and len(words) > 2 and words[2] in PACKAGES:
-        return importlib.import_module(f"{words[2]}.__main__").main
-    return None
-
-
-def _call(command: str) -> tuple[int, str, str]:
-    """Exit code, output and errors; our own programs run in this process, which saves a start of torch each."""
-    words = shlex.split(command, comments=True)
-    main = _main_of(words)
-    if main is None:
-        done = subprocess.run(command, shell=True, capture_output=True, text=True, executable="/bin/bash")
-        return done.returncode, done.stdout, done.stderr
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as errors:
-        try:
-            code = main(words[3:])
-        except SystemExit as stop:  # of tyro
-            code = stop.code if isinstance(stop.code, int) else 1
-    return code, out.getvalue(), errors.getvalue()
-
-
 def check_command(command: str, session: Session, line: int) -> None:
     """What can be said about a command without running it: the program, the subcommand and every option exist.
 
     Raises:
         PageError: if one does not.
     """
-    words = shlex.split(command, comments=True)
+    words = under_torchrun(shlex.split(command, comments=True))[1]
     if words[0] == "make":
         targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
         if unknown := [word for word in words[1:] if "=" not in word and word not in targets]:
             raise session.wrong(line, f"the Makefile has no target {', '.join(unknown)}")
         return
-    main = _main_of(words)
+    main = main_of(words)
     if main is None:
         return
     table = importlib.import_module(f"{words[2]}.__main__").COMMANDS

@@ -1,15 +1,18 @@
 """Recomputing activations changes memory and time, and nothing else."""
 
+import shutil
 from collections import Counter
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lora import TuneConfig, apply_tuning
 from minimllama import MiniMllama
-from tests.tools.tiny import TINY, pictures, prompt, tiny_model
-from train.activation import blocks, checkpoint_blocks
+from tests.tools.tiny import TINY, pictures, prompt, tiny_model, with_text, with_vision
+from train.activation import blocks, checkpoint_blocks, prepare_blocks
+from train.settings import ComputeConfig
 
 TUNINGS = [TuneConfig(r=3, alpha=6, dropout=0.3), TuneConfig(method="full"), TuneConfig(method="partial")]
 
@@ -72,6 +75,79 @@ def test_fewer_activations_are_kept() -> None:
         return total
 
     assert kept(recompute=True) < 0.5 * kept(recompute=False)
+
+
+def with_settings(**settings: bool | str) -> MiniMllama:
+    model = tiny_model()
+    apply_tuning(model, TUNINGS[0])
+    prepare_blocks(model, ComputeConfig(dtype="float32", **settings))  # type: ignore[arg-type]
+    return model.train()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"checkpoint_activations": True, "recompute": "selective"}, {"offload_activations": True},
+     {"checkpoint_activations": True, "offload_activations": True}],
+    ids=str,
+)  # fmt: skip
+def test_keeping_attention_and_the_hosts_memory_change_no_bit(settings: dict[str, bool | str]) -> None:
+    plain, other = with_settings(), with_settings(**settings)
+    losses = [loss_of(model) for model in (plain, other)]
+    for loss in losses:
+        loss.backward()
+    assert torch.equal(*losses)
+    for ours, theirs in zip(plain.parameters(), other.parameters(), strict=True):
+        assert (ours.grad is None and theirs.grad is None) or torch.equal(ours.grad, theirs.grad)  # type: ignore[arg-type]
+
+
+def test_under_selective_recomputation_attention_runs_once_and_the_rest_twice() -> None:
+    def calls(recompute: str) -> Counter[str]:
+        counts: Counter[str] = Counter()
+
+        class Count(TorchDispatchMode):
+            def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+                counts[
+                    "attention" if "scaled_dot_product" in str(func) and "backward" not in str(func) else str(func)
+                ] += 1
+                return func(*args, **(kwargs or {}))
+
+        model = with_settings(checkpoint_activations=True, recompute=recompute)
+        with Count():
+            loss_of(model).backward()
+        return counts
+
+    all_of_it, selective = calls("blocks"), calls("selective")
+    assert all_of_it["attention"] == 2 * selective["attention"] > 0
+    assert selective["aten.silu.default"] == all_of_it["aten.silu.default"] > 0
+
+
+def test_every_adapter_of_the_vision_tower_gets_a_gradient_through_recomputed_blocks() -> None:
+    """B of every layer at the first step (A's gradient is zero while B is)."""
+    model = with_settings(checkpoint_activations=True)
+    loss_of(model).backward()
+    found = {name: p.grad for name, p in model.named_parameters() if name.startswith("vision.") and ".lora_B" in name}
+    assert len(found) == 6 * (TINY.vision.n_local_layers + TINY.vision.n_global_layers)
+    assert all(grad is not None and bool(grad.any()) for grad in found.values())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_blocks_give_the_same_loss_and_gradients() -> None:
+    """Fused operations round differently: 1e-5 of the loss, 1e-4 of a gradient's largest element."""
+    vision = with_vision(TINY, n_local_layers=1, n_global_layers=1, taps=(0,))
+    config = with_text(vision, n_layers=2, cross_layers=(0,))
+    losses, gradients = [], []
+    for compiled in (False, True):
+        model = tiny_model(config=config)
+        apply_tuning(model, TuneConfig(r=3, alpha=6, dropout=0.0))
+        prepare_blocks(model, ComputeConfig(dtype="float32", compile=compiled))
+        loss = loss_of(model.train())
+        loss.backward()
+        losses.append(float(loss.detach()))
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=0, atol=1e-4 * float(gradient.abs().max()) + 1e-9)
 
 
 def test_parameters_keep_their_names() -> None:

@@ -1,0 +1,81 @@
+"""The ranks of a run."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from tests.tools.gloo import run_ranks
+from train.distributed import World, choose_device, refuse_other_launchers, start
+from train.rounds import fresh_store
+
+
+def everything(world: World) -> dict:
+    errors = []
+    for failing in (None, 1):
+        error = KeyError("lost") if world.rank == failing else None
+        try:
+            world.together(error)
+            errors.append("")
+        except (KeyError, RuntimeError) as caught:
+            errors.append(f"{type(caught).__name__}: {caught}")
+    return {
+        "main": world.is_main,
+        "totals": world.totals([world.rank + 0.5, 1e9 + world.rank]),
+        "gathered": world.gather({"rank": world.rank}),
+        "errors": errors,
+    }
+
+
+def test_ranks_add_gather_and_fail_together() -> None:
+    ranks = run_ranks(3, everything)
+    assert [rank["main"] for rank in ranks] == [True, False, False]
+    assert all(rank["totals"] == [4.5, 3e9 + 3] for rank in ranks)  # float64: exact
+    assert all(rank["gathered"] == [{"rank": 0}, {"rank": 1}, {"rank": 2}] for rank in ranks)
+    assert [rank["errors"][1] for rank in ranks] == [
+        "RuntimeError: rank 1: KeyError: 'lost'",
+        "KeyError: 'lost'",
+        "RuntimeError: rank 1: KeyError: 'lost'",
+    ]
+    assert all(rank["errors"][0] == "" for rank in ranks)
+
+
+def test_an_attempt_never_reads_what_an_earlier_one_wrote() -> None:
+    """Two attempts of three ranks over one store; of the first, rank 2 dies before anyone has heard of it."""
+    store = dist.HashStore()
+    store.set("asks-2", "a dead rank's question")
+    for attempt in (1, 2):
+        with ThreadPoolExecutor(3) as pool:
+            stores = list(pool.map(lambda rank: fresh_store(store, rank, 3, 30.0), range(3)))
+        assert all(not one.check(["address"]) for one in stores)
+        stores[0].set("address", f"of attempt {attempt}")
+        assert all(one.get("address") == f"of attempt {attempt}".encode() for one in stores)
+
+
+def test_a_rank_that_does_not_come_is_named() -> None:
+    with pytest.raises(TimeoutError, match=r"ranks \[1\] did not begin"):
+        fresh_store(dist.HashStore(), 0, 2, 0.1)
+
+
+def test_without_torchrun_there_is_one_rank() -> None:
+    world = start("cpu")
+    assert (world.rank, world.size, world.is_main, world.device) == (0, 1, True, torch.device("cpu"))
+    assert world.total(2.5) == 2.5
+    assert world.gather("x") == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("launcher", "name"), [("accelerate launch", "ACCELERATE_MIXED_PRECISION"), ("deepspeed", "CROSS_SIZE")]
+)
+def test_other_launchers_are_refused_in_one_sentence(launcher: str, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"started by {launcher}, which this .*: run torchrun --standalone"):
+        refuse_other_launchers({name: "1", "RANK": "0"})
+    refuse_other_launchers({"RANK": "0", "WORLD_SIZE": "4"})
+
+
+def test_a_rank_without_an_accelerator_of_its_own_is_refused() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there are accelerators")
+    with pytest.raises(ValueError, match="local rank 2 has no accelerator: there are 0"):
+        choose_device("cuda", 2)

@@ -1,0 +1,186 @@
+"""Signals, numbers that are not finite, too little memory, a full disk, two runs in one folder."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from minimllama import save_model
+from tests.tools.tiny import tiny_model
+from tests.train.conftest import MakeConfig, differences, saved_state
+from tests.train.test_checkpoint import RECIPE, save, trained
+from train.checkpoint import latest_checkpoint, load_checkpoint
+from train.config import RunConfig
+from train.faults import NotFiniteError, OutOfMemoryError, StopSignal, only_run
+from train.log import read_log
+from train.loop import run
+from train.optim import MasterAdamW
+from train.rehearse import rehearse, worst_batch
+from train.setup import load_batches, prepare
+from train.step import train_step
+
+# signals
+
+
+def run_until(config: RunConfig, n_steps: int, number: int) -> int:
+    """A run in a process of its own that gets a signal after some steps; returns its exit code."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            run(config)
+            code = 0
+        finally:
+            os._exit(code)
+    log, ends = config.folder / "log.jsonl", time.monotonic() + 120
+    while time.monotonic() < ends and not (log.exists() and len(log.read_text().splitlines()) >= n_steps):
+        time.sleep(0.005)
+    os.kill(child, number)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_and_ends_with_0_and_the_same_command_goes_on(
+    make_config: MakeConfig, tmp_path: Path, number: int
+) -> None:
+    config = make_config(optim={"steps": 12}, save={"every": 0})
+    assert run_until(config, 2, number) == 0
+    stopped = read_log(config.folder)[-1]["step"]
+    assert 2 <= stopped < 12
+    latest = latest_checkpoint(config.folder)
+    assert latest is not None
+    assert latest.name == f"checkpoint-{stopped}"
+    assert not (config.folder / "adapter").exists()
+    run(config)
+    whole = run(replace(config, out=str(tmp_path / "whole")))
+    assert differences(saved_state(config.folder / "checkpoint-12"), saved_state(whole / "checkpoint-12")) == []
+
+
+def test_handlers_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignal() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.name == "SIGTERM"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+# numbers that are not finite
+
+
+@pytest.fixture
+def broken_checkpoint(tmp_path: Path, checkpoint: Path) -> Path:
+    """The tiny checkpoint with one weight that is not a number."""
+    model = tiny_model()
+    with torch.no_grad():
+        model.text.layers[3].mlp.up_proj.weight[2, 5] = torch.nan
+    save_model(model, tmp_path / "broken")
+    shutil.copy(checkpoint / "tokenizer.model", tmp_path / "broken")
+    return tmp_path / "broken"
+
+
+def test_a_run_ends_after_some_such_steps_in_a_row_and_says_where_it_began(
+    make_config: MakeConfig, broken_checkpoint: Path
+) -> None:
+    config = make_config(model=str(broken_checkpoint), optim={"nonfinite": 2})
+    with pytest.raises(NotFiniteError, match="loss nan, gradient norm nan on records sim-3-train-"):
+        run(config)
+    logged = [(line["step"], line["loss"], line["grad_norm"]) for line in read_log(config.folder)]
+    assert logged == [(1, None, None), (2, None, None)]
+    reports = sorted(config.folder.glob("nonfinite-*.json"))
+    assert [path.name for path in reports] == ["nonfinite-1.json", "nonfinite-2.json"]
+    rank = json.loads(reports[0].read_text())["ranks"][0]
+    assert [len(batch) for batch in rank["records"]] == [2, 2]
+    bad = [name for name, value in rank["activation_maxima"].items() if value == "nan"]
+    assert bad[0] == "text.layers.3"  # the first block whose output is not finite
+    assert len(rank["gradient_maxima"]) == 196
+
+
+def test_such_a_step_is_not_applied(make_config: MakeConfig) -> None:
+    setup = prepare(make_config())
+    optimizer = MasterAdamW(setup.model, setup.config.optim)
+    before = {name: p.clone() for name, p in optimizer.masters.items()}
+    with torch.no_grad():
+        setup.model.text.lm_head.weight[3, 5] = torch.inf
+    with pytest.raises(NotFiniteError):
+        train_step(setup, [next(load_batches(setup, 0, 2))], optimizer, lr=0.1)
+    assert all(torch.equal(p, before[name]) for name, p in optimizer.masters.items())
+    assert not optimizer.adamw.state
+    assert all(p.grad is None for p in setup.model.parameters())
+
+
+# memory
+
+
+def test_a_batch_that_does_not_fit_names_its_records_and_what_to_change(make_config: MakeConfig) -> None:
+    setup = prepare(make_config())
+    setup.model.text.layers[2].register_forward_hook(lambda *_: torch.empty(1 << 50))  # a petabyte
+    batch = next(load_batches(setup, 0, 2))
+    names = ", ".join(batch.record_ids)
+    with pytest.raises(OutOfMemoryError, match=rf"out of memory on records {names} .*lower batch.images_per_forward"):
+        train_step(setup, [batch], MasterAdamW(setup.model, setup.config.optim), lr=0.1)
+
+
+def test_the_largest_batch_of_the_recipe_can_run_first_and_leaves_no_trace(make_config: MakeConfig) -> None:
+    plain, first = (run(make_config(name=name, optim={"steps": 2}, data={"max_tokens": 200},
+                                    compute={"worst_first": name == "b"})) for name in "ab")  # fmt: skip
+    assert differences(saved_state(plain / "checkpoint-2"), saved_state(first / "checkpoint-2")) == []
+    setup = prepare(make_config(data={"max_tokens": 200}))
+    largest = worst_batch(setup)
+    assert largest.tokens.shape == (6, 200)
+    assert all(
+        batch.tokens.shape[1] <= 200 and sum(batch.n_tiles) <= sum(largest.n_tiles)
+        for batch in load_batches(setup, 0, 8)
+    )
+    setup.model.text.layers[2].register_forward_hook(lambda *_: torch.empty(1 << 50))
+    with pytest.raises(OutOfMemoryError, match="the largest batch that the recipe allows"):
+        rehearse(setup, MasterAdamW(setup.model, setup.config.optim))
+
+
+# disk and folder
+
+
+def test_a_disk_that_refuses_is_said_loudly_and_the_checkpoint_before_stays(tmp_path: Path) -> None:
+    """The process may write files of 20 kB at most; a checkpoint has larger ones."""
+    model, optimizer = trained()
+    good = save(tmp_path, model, optimizer, 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"checkpoint-2 could not be saved .*; checkpoint-1 is untouched"):
+            save(tmp_path, model, optimizer, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-1", "latest"]
+    assert load_checkpoint(good, trained(0)[1], RECIPE).step == 1
+    save(tmp_path, model, optimizer, 2)  # once there is room again
+
+
+def test_two_runs_in_one_folder_are_refused(make_config: MakeConfig) -> None:
+    config = make_config()
+    with only_run(config.folder), pytest.raises(FileExistsError, match=r"another process is training in .*tiny"):
+        run(config)
+
+
+def test_a_folder_is_free_again_when_its_process_is_killed(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        with only_run(tmp_path):
+            (tmp_path / "held").touch()
+            time.sleep(60)
+    while not (tmp_path / "held").exists():
+        time.sleep(0.001)
+    with pytest.raises(FileExistsError), only_run(tmp_path):
+        pass
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with only_run(tmp_path):
+        pass
