@@ -15,6 +15,7 @@ import tyro
 
 from lora import TuneConfig
 from train.ecg import STYLES
+from train.ecg.distort import check_names
 from train.mixture import ComponentConfig, component_names
 from train.optim import OptimConfig
 from train.settings import BatchConfig, ComputeConfig, SaveConfig, ValidateConfig
@@ -30,6 +31,7 @@ class DataConfig:
         without: components to leave out, for ablations: "ptbxl", or "ptbxl-2" for the second of that source. The
             resolved recipe no longer has them.
         page: of STYLES.
+        distort: what happens to pages, a preset ("clean", "scan", "phone", "paper") or one of DISTORTIONS.
         questions_per_image: questions that share one page and one pass of the vision tower.
         max_tokens: longest dialog; a longer one is an error that names the record.
         workers: processes that draw pages; 0 draws them in the training process.
@@ -39,6 +41,7 @@ class DataConfig:
     components: tuple[ComponentConfig, ...]
     without: tuple[str, ...] = ()
     page: str = "square"
+    distort: str = "clean"
     questions_per_image: int = 4
     max_tokens: int = 1024
     workers: int = 2
@@ -50,6 +53,7 @@ class DataConfig:
         self._leave_out()
         if self.page not in STYLES:
             raise ValueError(f"data.page={self.page!r} is not one of {', '.join(STYLES)}")
+        check_names(self.distort)
         if self.questions_per_image < 1 or self.max_tokens < 1 or self.workers < 0:
             raise ValueError("data: questions_per_image and max_tokens must be positive, workers must not be negative")
 
@@ -190,6 +194,8 @@ def to_toml(config: RunConfig) -> str:
     def table(values: dict[str, Any], path: str) -> None:
         nested = {}
         for name, value in values.items():
+            if value == {}:
+                continue
             is_tables = isinstance(value, tuple) and value and isinstance(value[0], dict)
             if isinstance(value, dict) or is_tables:
                 nested[name] = value

@@ -17,7 +17,7 @@ from minimllama import ImageBatch, ImageTransform, Message, ModelConfig, Tokeniz
 from minimllama.chat import NO_LABEL, EncodedDialog, pad_rows
 from minimllama.console import Progress as ProgressLine
 from minimllama.visibility import Sight, see
-from train.ecg import EcgRecord, Example, Page, PaperStyle, build_example, draw_page, open_source
+from train.ecg import EcgRecord, Example, Page, PaperStyle, build_example, distort, draw_page, open_source
 from train.ecg.paper_style import describe_style
 from train.ecg.sources import Conversation, ConversationsSource, Dialog, EcgSource
 from train.mixture import ComponentConfig, Item
@@ -130,6 +130,7 @@ class EcgDataset(torch.utils.data.Dataset[Sample]):
             questions differ from epoch to epoch. Without it every item draws its page from its own seed. Pictures
             that a data set has are read from it, not from the cache.
         seed: of the cached pages.
+        distort: what happens to pages once they are drawn; see `train.ecg.distort`.
 
     Raises:
         ValueError: if a component's source does not exist, or the cache holds other pages.
@@ -146,9 +147,11 @@ class EcgDataset(torch.utils.data.Dataset[Sample]):
         split: str = "train",
         cache: str = "",
         seed: int = 0,
+        distort: str = "clean",
     ) -> None:
         self.components, self.style, self.transform, self.tokenizer = components, style, transform, tokenizer
         self.questions_per_image, self.max_tokens, self.seed = questions_per_image, max_tokens, seed
+        self.distort = distort
         self.sources: list[EcgSource] = [open_component(component, split) for component in components]
         self.caches: list[PageCache | None] = []
         for number, component in enumerate(components if cache else ()):
@@ -162,6 +165,8 @@ class EcgDataset(torch.utils.data.Dataset[Sample]):
                 "tiles": [transform.tile_size, transform.max_tiles],
                 "seed": [seed, number],
             }
+            if distort != "clean":
+                description["distort"] = distort
             self.caches.append(PageCache(Path(cache) / f"{split}-{number}.sqlite", description))
 
     def draw(self, item: Item) -> tuple[EcgRecord | Conversation, Page | Conversation]:
@@ -170,7 +175,8 @@ class EcgDataset(torch.utils.data.Dataset[Sample]):
         record = self.sources[item.component][item.index]
         if isinstance(record, Conversation):
             return record, record
-        return record, draw_page(record, self.style, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        return record, distort(draw_page(record, self.style, rng), rng, self.distort)
 
     def _tiles(self, item: Item) -> tuple[EcgRecord | Conversation, Page | Conversation | None, np.ndarray, int]:
         """The record, its page (None if it came from the cache), its tiles and their aspect ratio id."""
@@ -195,7 +201,9 @@ class EcgDataset(torch.utils.data.Dataset[Sample]):
         asked: dict[str, Example] = {}
         spare: list[Example] = []
         for _ in range(TRIES * self.questions_per_image):
-            example = build_example(record, str(rng.choice(component.tasks)), rng, component.label_set)
+            task = str(rng.choice(component.tasks))
+            how = {"wording": component.wording, "report": component.report}
+            example = build_example(record, task, rng, component.label_set, **how)
             if example.question in asked:
                 spare.append(example)
             asked.setdefault(example.question, example)

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from train.ecg import LABEL_SETS, TASKS
+from train.ecg.instruct import REPORTS
 from train.ecg.sources import check_options, source_options
+from train.ecg.wording import WORDINGS
 
 Option = str | int | float | bool
 
@@ -26,6 +28,8 @@ class ComponentConfig:
         tasks: of TASKS; each question draws one of them.
         label_set: of LABEL_SETS, for the tasks that name findings.
         weight: how often each record comes per epoch: 1 once, 0.5 every second record, 2 twice.
+        wording: "fixed", one sentence per task, or "varied"; see `build_example`.
+        report: "any", "given" or "statements": whose report the task `report` asks for.
     """
 
     source: str
@@ -36,6 +40,8 @@ class ComponentConfig:
     tasks: tuple[str, ...] = ("report",)
     label_set: str = "statements"
     weight: float = 1.0
+    wording: str = "fixed"
+    report: str = "any"
 
     def __post_init__(self) -> None:
         if self.weight <= 0:
@@ -48,6 +54,11 @@ class ComponentConfig:
             raise ValueError(
                 f"component {self.source}: label_set={self.label_set!r} is not one of {', '.join(LABEL_SETS)}"
             )
+        for name, choices in (("wording", WORDINGS), ("report", REPORTS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"component {self.source}: {name}={getattr(self, name)!r} is not one of {', '.join(choices)}"
+                )
         accepted = source_options(self.source)
         check_options(self.source, self.options)
         if twice := sorted({"n", "seed"} & self.options.keys()):

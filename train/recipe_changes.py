@@ -9,6 +9,9 @@ _FREE = ("resume", "out", "data.workers", "save.", "shard.", "batch.", "validate
 _FREE += tuple(
     f"compute.{name}" for name in ("threads", "device", "recompute", "offload_activations", "compile", "worst_first")
 )
+_FREE += ("compute.checkpoint_activations",)  # recompute, as it was called once
+# settings of data that came later, and what runs did before them
+_LATER = {"distort": "clean", "wording": "fixed", "report": "any"}
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
@@ -21,6 +24,9 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
 
 def _changes(old: str, new: str) -> list[str]:
     before, after = _flat(tomllib.loads(old)), _flat(tomllib.loads(new))
+    for name in after:
+        if name.startswith("data.") and (last := name.rpartition(".")[2]) in _LATER:
+            before.setdefault(name, _LATER[last])
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     return [f"{n} ({before.get(n)} then, {after.get(n)} now)" for n in names if not n.startswith(_FREE)]
 

@@ -81,6 +81,7 @@ def build_dataset(config: RunConfig, model: MiniMllama, tokenizer: Tokenizer, sp
         split=split,
         cache=data.cache,
         seed=config.seed,
+        distort=data.distort,
     )
 
 

@@ -1,19 +1,21 @@
 """Questions about a record and their answers, derived only from its labels and measurements.
 
-Two kinds of task. Findings (`superclass`, `statements`, `yes_no`, `rhythm`, `report`) need labels. Readings
-(`lead`, `rate`, `intervals`, `look`) need measurements and never name a diagnosis: they are what the demo
-checkpoint is pre-trained on. Every answer can be parsed back to its key by eval/answers.py.
+Two kinds of task. Findings (`superclass`, `statements`, `yes_no`, `rhythm`, `morphology`, `diagnosis`, `report`) need
+labels. Readings (`lead`, `rate`, `intervals`, `look`, `features`) need measurements and never name a diagnosis: they
+are what the demo checkpoint is pre-trained on. Every answer can be parsed back to its key by eval/answers.py.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from train.ecg.labels import LABEL_SETS, LabelSet, superclasses_of
+from train.ecg.looks import LOOKS
 from train.ecg.record import EcgRecord
 from train.ecg.signal import LEADS
+from train.ecg.wording import WORDINGS, reword
 
 Rng = np.random.Generator
 RHYTHMS = LABEL_SETS["rhythm"]
@@ -154,50 +156,6 @@ def _millimetres(mv: float) -> str:
     return f"{rounded:g}" if rounded else "0"
 
 
-def _sign(mv: float, level: float = 0.1) -> int:
-    return (mv >= level) - (mv <= -level)
-
-
-# name: (question, answer from the measurements); `{lead}` is drawn. None: the question makes no sense here.
-LOOKS: dict[str, tuple[str, Callable[[dict[str, Any], str], bool | None]]] = {
-    "regular": ("Are the beats evenly spaced?", lambda t, lead: t["regular"]),
-    "early": ("Is there a beat that comes early?", lambda t, lead: t["n_early"] > 0),
-    "wide_early": ("Is there an early beat with a wide QRS?", lambda t, lead: t["n_wide_early"] > 0),
-    "undulates": ("Does the line between the beats undulate?", lambda t, lead: t["undulates"]),
-    "p": ("Is there a P wave before each QRS?", lambda t, lead: t["p_before_qrs"]),
-    "spike": ("Are there thin spikes before the QRS?", lambda t, lead: t["spike"]),
-    "pr_long": ("Is the PR longer than 200 ms?", lambda t, lead: None if t["pr"] is None else t["pr"] > 200),
-    "pr_short": (
-        "Is the PR shorter than 120 ms?",
-        lambda t, lead: None if t["pr"] is None else t["pr"] < 120,
-    ),
-    "p_wide": (
-        "Is the P wider than 115 ms?",
-        lambda t, lead: None if t["p_width"] is None else t["p_width"] > 115,
-    ),
-    "qrs_wide": ("Is the QRS wider than 115 ms?", lambda t, lead: t["qrs"] > 115),
-    "qrs_between": ("Is the QRS wider than 98 ms?", lambda t, lead: t["qrs"] > 98),
-    "qtc_long": ("Is the QTc longer than 470 ms?", lambda t, lead: t["qtc"] > 470),
-    "slow": ("Is the rate below 60?", lambda t, lead: t["heart_rate"] < 60),
-    "fast": ("Is the rate above 100?", lambda t, lead: t["heart_rate"] > 100),
-    "p_tall": ("Is the P in {lead} taller than 2 mm?", lambda t, lead: t["p"] and t["p"][lead] > 0.2),
-    "t_negative": ("Is the T in {lead} negative?", lambda t, lead: t["t"][lead] < -0.05),
-    "st_high": ("Is the ST in {lead} above the line?", lambda t, lead: _sign(t["st"][lead]) > 0),
-    "st_low": ("Is the ST in {lead} below the line?", lambda t, lead: _sign(t["st"][lead]) < 0),
-    "upright": (
-        "Is the QRS in {lead} mostly upright?",
-        lambda t, lead: t["r"][lead] > -min(t["s"][lead], t["q"][lead]),
-    ),
-    "tall": ("Is the R in {lead} taller than 15 mm?", lambda t, lead: t["r"][lead] > 1.5),
-    "small": ("Is the QRS in {lead} smaller than 5 mm?", lambda t, lead: _height(t, lead) < 0.5),
-    "q": ("Is there a deep Q in {lead}?", lambda t, lead: t["q"][lead] < -0.2),
-}
-
-
-def _height(truth: dict[str, Any], lead_name: str) -> float:
-    return truth["r"][lead_name] - min(truth["s"][lead_name], truth["q"][lead_name])
-
-
 def look(record: EcgRecord, rng: Rng, label_set: LabelSet) -> tuple[str, str, dict[str, Any]]:
     """A yes/no question about something to be seen, answered by measuring."""
     _need_truth(record, "regular", "qrs", "qtc", "spike", "st")
@@ -209,6 +167,39 @@ def look(record: EcgRecord, rng: Rng, label_set: LabelSet) -> tuple[str, str, di
         if value is not None:
             key = {"look": name, "lead": where if "{lead}" in question else None, "present": bool(value)}
             return question.format(lead=where), "Yes." if value else "No.", key
+
+
+def _kind(record: EcgRecord, label_set: LabelSet, kind: str) -> tuple[str, dict[str, Any]]:
+    """The labels of the set that are of a kind ("form", "diagnostic"), as an answer and its key."""
+    asked = LabelSet(
+        name=kind, labels=tuple(label for label in LABEL_SETS[kind].labels if label.code in label_set.codes)
+    )
+    if not asked.labels:
+        raise ValueError(f"label set {label_set.name} has no {kind} statements, which this task asks for")
+    codes = asked.select(_need_labels(record))
+    return f"{name_list(asked, codes) or NO_FINDING}.", {"labels": list(codes)}
+
+
+def morphology(record: EcgRecord, rng: Rng, label_set: LabelSet) -> tuple[str, str, dict[str, Any]]:
+    """The statements about the form of the waves."""
+    return ("Describe the morphology of this ECG.", *_kind(record, label_set, "form"))
+
+
+def diagnosis(record: EcgRecord, rng: Rng, label_set: LabelSet) -> tuple[str, str, dict[str, Any]]:
+    """The diagnostic statements."""
+    return ("What is the diagnosis?", *_kind(record, label_set, "diagnostic"))
+
+
+def features(record: EcgRecord, rng: Rng, label_set: LabelSet) -> tuple[str, str, dict[str, Any]]:
+    """Heart rate, intervals and axis: what of them was measured."""
+    key = _measured(record)
+    value = key["heart_rate"]
+    parts = [f"heart rate {value:.0f} per minute"] if value is not None else []
+    parts += [text] if (text := interval_text(key)) else []
+    if not parts:
+        raise ValueError(f"record {record.record_id} has no measurement, which this task needs")
+    answer = ", ".join(parts)
+    return "Describe the basic features of this ECG.", f"{answer[0].upper()}{answer[1:]}.", key
 
 
 def report_text(record: EcgRecord, label_set: LabelSet) -> str:
@@ -244,29 +235,55 @@ def _measured(record: EcgRecord) -> dict[str, Any]:
 
 
 Task = Callable[[EcgRecord, Rng, LabelSet], tuple[str, str, dict[str, Any]]]
-TASKS: dict[str, Task] = {
-    task.__name__: task
-    for task in (superclass, statements, yes_no, yes_no_superclass, rhythm, intervals, report, lead, rate, look)
-}
+_FINDINGS: tuple[Task, ...] = (superclass, statements, yes_no, yes_no_superclass, rhythm, morphology, diagnosis, report)
+_READINGS: tuple[Task, ...] = (intervals, lead, rate, look, features)
+TASKS: dict[str, Task] = {task.__name__: task for task in (*_FINDINGS, *_READINGS)}
+REPORTS = ("any", "given", "statements")
 
 
-def build_example(record: EcgRecord, task: str, rng: Rng, label_set: LabelSet | str = "statements") -> Example:
+def _choose_report(record: EcgRecord, source: str) -> EcgRecord:
+    """The record with the report that is asked for."""
+    if source == "given" and not record.report:
+        raise ValueError(f"record {record.record_id} has no report of its own, but report='given'")
+    return replace(record, report=None) if source == "statements" else record
+
+
+def build_example(
+    record: EcgRecord,
+    task: str,
+    rng: Rng,
+    label_set: LabelSet | str = "statements",
+    *,
+    wording: str = "fixed",
+    report: str = "any",
+) -> Example:
     """One question about a record and its answer.
 
     Args:
         record: with the labels or measurements that the task needs.
         task: of TASKS.
         rng: draws what the task leaves open (which finding, which lead).
-        label_set: which findings `statements`, `yes_no` and `report` speak of.
+        label_set: which findings `statements`, `yes_no`, `report`, `morphology` and `diagnosis` speak of.
+        wording: "fixed", one question per task; "varied" draws other words for question and answer.
+        report: whose report `report` asks for: "given", the record's own, in its own language; "statements", made in
+            English from labels and measurements; "any", the record's own if it has one.
 
     Raises:
-        ValueError: if the task or label set is unknown, or the record lacks what the task needs.
+        ValueError: if the task, label set, wording or report is unknown, or the record lacks what the task needs.
     """
     if task not in TASKS:
         raise ValueError(f"task={task!r} is not one of {', '.join(TASKS)}")
+    if wording not in WORDINGS:
+        raise ValueError(f"wording={wording!r} is not one of {', '.join(WORDINGS)}")
     if isinstance(label_set, str):
         if label_set not in LABEL_SETS:
             raise ValueError(f"label_set={label_set!r} is not one of {', '.join(LABEL_SETS)}")
         label_set = LABEL_SETS[label_set]
-    question, answer, key = TASKS[task](record, rng, label_set)
+    if report not in REPORTS:
+        raise ValueError(f"report={report!r} is not one of {', '.join(REPORTS)}")
+    asked = _choose_report(record, report) if task == "report" else record
+    question, answer, key = TASKS[task](asked, rng, label_set)
+    if wording == "varied":
+        names = {label.code: label.name for label in (*LABEL_SETS["superclass"].labels, *label_set.labels)}
+        question, answer = reword(task, question, answer, key, rng, names.get(key.get("code", ""), ""))
     return Example(record_id=record.record_id, task=task, question=question, answer=answer, key=key)

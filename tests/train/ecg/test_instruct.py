@@ -47,6 +47,12 @@ def labelled(*codes: str, **fields: object) -> EcgRecord:
         ((), "statements", "None of them."),
         (("AFIB", "PVC"), "rhythm", "Atrial fibrillation."),
         (("PVC",), "rhythm", "No rhythm statement."),
+        (("SR", "LVH", "VCLVH", "INVT"), "diagnosis", "left ventricular hypertrophy."),
+        (
+            ("SR", "LVH", "VCLVH", "INVT"),
+            "morphology",
+            "voltage criteria for left ventricular hypertrophy, inverted T waves.",
+        ),
     ],
 )
 def test_answers_by_hand(codes: tuple[str, ...], task: str, answer: str) -> None:
@@ -124,6 +130,9 @@ ROUND_TRIPS: dict[str, Callable[[Example], bool]] = {
     "lead": _lead,
     "rate": _rate,
     "look": lambda e: parse_yes_no(e.answer) == e.key["present"],
+    "features": lambda e: _measured(e, tuple(TENS), TENS),
+    "morphology": _labels("form"),
+    "diagnosis": _labels("diagnostic"),
 }
 
 
@@ -133,6 +142,16 @@ def test_every_answer_is_parsed_back_to_its_key(task: str, records: list[EcgReco
         example = build_example(record, task, np.random.default_rng(len(record.labels or ())))
         assert ROUND_TRIPS[task](example), (example.answer, example.key)
         assert (example.record_id, example.task) == (record.record_id, task)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_answer_in_other_words_is_parsed_back_to_its_key(task: str, records: list[EcgRecord]) -> None:
+    rng, questions = np.random.default_rng(8), set()
+    for record in records:
+        example = build_example(record, task, rng, wording="varied")
+        assert ROUND_TRIPS[task](example), (example.answer, example.key)
+        questions.add(example.question)
+    assert len(questions) >= 3
 
 
 @pytest.mark.parametrize(
@@ -196,6 +215,24 @@ def test_a_records_own_report_is_the_answer() -> None:
     assert build_example(record, "report", np.random.default_rng(0)).answer == "Sinusrhythmus. Normales EKG."
 
 
+def test_the_report_is_the_records_own_or_made_of_its_statements_as_asked() -> None:
+    def report(record: EcgRecord, source: str) -> str:
+        return build_example(record, "report", np.random.default_rng(0), report=source).answer
+
+    german, bare = labelled("SR", report="Sinusrhythmus."), labelled("SR")
+    assert report(german, "any") == report(german, "given") == "Sinusrhythmus."
+    assert report(german, "statements") == report(bare, "any") == report(bare, "statements") == "Sinus rhythm."
+    with pytest.raises(ValueError, match="record r has no report of its own"):
+        report(bare, "given")
+
+
+def test_other_words_leave_chance_and_key_as_they_are(records: list[EcgRecord]) -> None:
+    for task in TASKS:
+        fixed = build_example(records[4], task, np.random.default_rng(1))
+        varied = build_example(records[4], task, np.random.default_rng(1), wording="varied")
+        assert varied.key == fixed.key
+
+
 @pytest.mark.parametrize("look", LOOKS)
 def test_every_look_is_asked_with_both_answers(look: str, records: list[EcgRecord]) -> None:
     answers = {LOOKS[look][1](dict(record.truth), lead) for record in records for lead in LEADS}
@@ -239,7 +276,15 @@ def test_what_does_not_exist_or_is_not_known_is_refused() -> None:
         build_example(bare, "reports", rng)
     with pytest.raises(ValueError, match="label_set='scp' is not one of superclass, statements"):
         build_example(bare, "statements", rng, "scp")
-    for task in ("superclass", "statements", "yes_no", "rhythm", "report"):
+    with pytest.raises(ValueError, match="wording='free' is not one of fixed, varied"):
+        build_example(bare, "statements", rng, wording="free")
+    with pytest.raises(ValueError, match="report='own' is not one of any, given, statements"):
+        build_example(bare, "statements", rng, report="own")
+    with pytest.raises(ValueError, match="label set superclass has no form statements"):
+        build_example(bare, "morphology", rng, "superclass")
+    with pytest.raises(ValueError, match="record r has no measurement, which this task needs"):
+        build_example(bare, "features", rng)
+    for task in ("superclass", "statements", "yes_no", "rhythm", "report", "morphology", "diagnosis"):
         with pytest.raises(ValueError, match="record u7 has no labels, which this task needs"):
             build_example(unlabelled, task, rng)
     for task in ("intervals", "rate", "lead", "look"):

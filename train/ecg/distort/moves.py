@@ -115,7 +115,7 @@ def quarter(size: Size, rng: Rng, strength: float) -> Map:
     """Turned by 90, 180 or 270 degrees, whatever the strength; a page that is not square changes its format."""
     turns = int(rng.integers(1, 4))
     linear = np.linalg.matrix_power(np.array([[0.0, -1.0], [1.0, 0.0]]), turns)
-    return _about_centre(linear, size, size[::-1] if turns % 2 else size)
+    return _about_centre(linear, size, (size[1], size[0]) if turns % 2 else size)
 
 
 def skew(size: Size, rng: Rng, strength: float) -> Map:
@@ -237,7 +237,8 @@ def _as_quarter_turn(matrix: np.ndarray) -> Image.Transpose | None:
     linear = np.rint(matrix[:2, :2])
     if np.abs(matrix[:2, :2] - linear).max() > 1e-9 or np.abs(matrix[2] - (0, 0, 1)).max() > 1e-12:
         return None
-    return _TURNS.get(tuple(int(v) for v in linear.ravel()))
+    a, b, c, d = (int(v) for v in linear.ravel())
+    return _TURNS.get((a, b, c, d))
 
 
 def _mesh(size: Size, maps: Sequence[Map], cells: int = 40) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
