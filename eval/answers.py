@@ -183,3 +183,34 @@ def parse_measurements(text: str) -> dict[str, float]:
         if match:
             found[name] = float(next(group for group in match.groups() if group is not None))
     return found
+
+
+_CHOSEN = re.compile(r"\b(?:is|are|option|choice|choose|select|answer)\b[ :]*\(?([A-Ha-h])\b(?!\. ?fib|['\w-])", re.I)
+
+
+def parse_choice(text: str, letters: str = "ABCDEFGH") -> str | None:
+    """The option of a multiple choice that a text chooses; None if it chooses none or more than one.
+
+    Args:
+        text: generated; what follows the last "Answer:" counts if there is one.
+        letters: that can be chosen.
+    """
+    text = re.split(r"\banswer\s*:", text, flags=re.I)[-1].strip()
+    whole = re.fullmatch(r"\W*([A-Ha-h])\W*", text) or re.match(r"\(?([A-H])(?:[).:](?!\s?[Ff]ib)|\s*$)", text)
+    if whole:
+        found = {whole.group(1).upper()}
+    else:
+        found = {m.group(1) for m in _CHOSEN.finditer(text) if m.group(1).isupper()}
+        found |= set(re.findall(r"(?<!not )\(([A-H])\)", text))
+    return found.pop() if len(found) == 1 and found <= set(letters) else None
+
+
+def parse_options(text: str, options: Sequence[str]) -> set[str] | None:
+    """The options that a text names as whole words, longer ones first; None if it names none.
+
+    "not sure" names itself and not "no", "lead II" names itself and not "lead I".
+    """
+    by_length = sorted(options, key=len, reverse=True)
+    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(re.escape(option) for option in by_length)})(?!\w)", re.I)
+    spelled = {option.lower(): option for option in options}
+    return {spelled[match.group().lower()] for match in pattern.finditer(text)} or None

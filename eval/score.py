@@ -16,6 +16,7 @@ from eval.bootstrap import bootstrap_intervals, mean_interval
 from eval.judge import JUDGES
 from eval.metrics import best_f1_thresholds, label_metrics
 from eval.predict import read_predictions
+from eval.pulse import label_set_metrics, labels_of_text
 from eval.suites import SUITES
 from train.ecg import LabelSet
 
@@ -116,11 +117,19 @@ def _score_protocol(
     if all(protocol in line["texts"] for line in lines):
         words, unparsed = text_matrix(lines, protocol, label_set)
         result["from_text"] = {**measured(words, None), "unparsed": unparsed}
+        if protocol == "superclass":
+            result["pulse"] = pulse_metrics(lines)
     result["trivial"] = {
         name: _brief(label_metrics(y, p, p.astype(float), label_set.codes))
         for name, p in trivial_predictions(y, label_set, seed=0).items()
     }
     return result
+
+
+def pulse_metrics(lines: Sequence[Line]) -> dict[str, float | None]:
+    """What PULSE's released evaluation would print for the same answers, beside ours; see eval.pulse."""
+    truth = [line["truth"]["superclass"] for line in lines]
+    return label_set_metrics(truth, [labels_of_text(line["texts"]["superclass"]["text"], "ptb-test") for line in lines])
 
 
 def _brief(metrics: dict[str, Any]) -> dict[str, Any]:
