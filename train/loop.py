@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from lora import save_adapter
 from minimllama import save_model
-from train.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
+from train.checkpoint import Progress, Saving, begin_checkpoint, latest_checkpoint, load_checkpoint
 from train.config import RunConfig, to_toml
 from train.curves import draw_curves
 from train.dataset import Batch
@@ -49,6 +50,9 @@ class Run:
         progress: where it stands.
         signal: whether it has been asked to stop.
         watch: validates.
+        background: how checkpoints are written beside the run: a process group of their own on several ranks.
+        saving: the one that is being written.
+        saved: step of the last one.
     """
 
     setup: Setup
@@ -57,11 +61,19 @@ class Run:
     progress: Progress
     signal: StopSignal
     watch: Watch
+    background: dist.ProcessGroup | bool = True
+    saving: Saving | None = None
+    saved: int = -1
 
-    def save(self) -> None:
-        """A checkpoint of where the run stands; all ranks together."""
-        setup, config = self.setup, self.setup.config
-        save_checkpoint(
+    def save(self, *, wait: bool = True) -> None:
+        """A checkpoint of where the run stands; all ranks together.
+
+        Args:
+            wait: until it is there; otherwise, if the recipe says so, it is written while the run goes on.
+        """
+        self.finish_saving()
+        setup, config, self.saved = self.setup, self.setup.config, self.progress.step
+        self.saving = begin_checkpoint(
             config.folder,
             whole_model(setup, adapter_only=True) if config.tuning.method == "lora" else None,
             self.optimizer,
@@ -71,7 +83,16 @@ class Run:
             config.save.keep,
             world=setup.world,
             pages_per_step=setup.items_per_step,
+            background=False if wait or not config.save.background else self.background,
         )
+        if wait or not config.save.background:
+            self.finish_saving()
+
+    def finish_saving(self, *, only_if_ready: bool = False) -> None:
+        """Put the checkpoint that is being written into its place."""
+        if self.saving is not None and (not only_if_ready or self.saving.is_ready()):
+            saving, self.saving = self.saving, None
+            saving.finish()
 
 
 def _step(run: Run, batches: Sequence[Batch], lr: float) -> dict[str, Any]:
@@ -152,8 +173,9 @@ def _train(run: Run, log: StepLog | None) -> bool:
         is_due = config.save.every and run.progress.step % config.save.every == 0
         run.progress, is_best = run.watch.look(run.progress)
         must_stop = setup.world.total(float(bool(run.signal.name))) > 0
+        run.finish_saving(only_if_ready=True)
         if (is_due or is_best or must_stop) and not is_last:
-            run.save()
+            run.save(wait=must_stop)
         if run.watch.is_over(run.progress):
             return True
         if must_stop and not is_last:
@@ -188,7 +210,10 @@ def _begin(config: RunConfig, world: World, found: Path | None, signal: StopSign
     if config.compute.worst_first and progress.step < setup.n_steps:
         rehearse(setup, optimizer)
     watch = Watch(setup, progress.step)
-    return Run(setup=setup, optimizer=optimizer, recipe=recipe, progress=progress, signal=signal, watch=watch)
+    run = Run(setup=setup, optimizer=optimizer, recipe=recipe, progress=progress, signal=signal, watch=watch)
+    if config.save.background and world.size > 1:
+        run.background = dist.new_group(backend="gloo")
+    return run
 
 
 def _locked_run(config: RunConfig, world: World) -> Path:
@@ -212,7 +237,9 @@ def _locked_run(config: RunConfig, world: World) -> Path:
         if not is_done:
             world.say(f"stopped after step {run.progress.step}, which is saved; the same command goes on")
             return config.folder
-        if run.progress.step > before or not found:  # a finished run has its last checkpoint already
+        run.finish_saving()
+        is_new = run.progress.step > before or not found  # a finished run has its last checkpoint already
+        if is_new and run.saved != run.progress.step:
             run.save()
     return _finish(run.setup)
 

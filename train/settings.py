@@ -66,12 +66,14 @@ class SaveConfig:
 
     Attributes:
         every: steps between checkpoints; 0 saves at the end only.
-        keep: newest checkpoints to keep.
+        keep: newest checkpoints to keep, beside the best.
+        background: write a copy of the state while the run goes on; the last checkpoint is waited for.
         tensorboard: write the log for TensorBoard, too; it must be installed (extra "tensorboard").
     """
 
     every: int = 500
     keep: int = 2
+    background: bool = False
     tensorboard: bool = False
 
     def __post_init__(self) -> None:

@@ -13,7 +13,15 @@ from lora import TuneConfig, apply_tuning, load_adapter
 from minimllama import MiniMllama
 from tests.tools.tiny import pictures, prompt, tiny_model
 from tests.train.conftest import differences
-from train.checkpoint import LATEST, Progress, checkpoints, latest_checkpoint, load_checkpoint, save_checkpoint
+from train.checkpoint import (
+    LATEST,
+    Progress,
+    begin_checkpoint,
+    checkpoints,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from train.optim import MasterAdamW, OptimConfig
 
 RECIPE = 'name = "x"\nout = "a"\n[optim]\nsteps = 9\n[[data.components]]\nn = 4\n'
@@ -77,6 +85,21 @@ def test_only_the_newest_are_kept_and_latest_names_the_last(tmp_path: Path) -> N
     ]  # by number, not by name
     assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-100", "checkpoint-11", LATEST]
+
+
+def test_in_the_background_it_is_the_state_of_when_it_began(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    expected = {name: value.clone() for name, value in optimizer.tensors().items()}
+    progress = Progress(step=2, position=8)
+    saving = begin_checkpoint(tmp_path, model, optimizer, progress, RECIPE, "lora", 2, background=True)
+    model(prompt(9, 1, image_at=[2])[None], pictures([[(12, 9)]])).square().mean().backward()
+    optimizer.step(optimizer.gradient_norm(), lr=0.5)
+    assert latest_checkpoint(tmp_path) is None
+    path = saving.finish()
+    assert latest_checkpoint(tmp_path) == path
+    fresh = trained(0)[1]
+    load_checkpoint(path, fresh, RECIPE)
+    assert differences(fresh.tensors(), expected) == []
 
 
 def test_a_new_folder_has_no_checkpoint(tmp_path: Path) -> None:

@@ -85,6 +85,15 @@ def test_on_as_many_ranks_a_run_resumes_bit_for_bit(two: tuple[RunConfig, RunCon
         assert (straight.folder / "adapter" / name).read_bytes() == (again.folder / "adapter" / name).read_bytes()
 
 
+def test_saving_in_the_background_leaves_the_same_checkpoints(two: tuple[RunConfig, RunConfig], tmp_path: Path) -> None:
+    straight, _ = two
+    config = replace(straight, out=str(tmp_path), save=replace(straight.save, background=True))
+    run_ranks(2, run_from, config)
+    for step in (2, 4):
+        assert differences(state_of(straight, step), state_of(config, step)) == []
+    assert (config.folder / "latest").read_text() == "checkpoint-4\n"
+
+
 def test_every_checkpoint_holds_the_whole_adapter(two: tuple[RunConfig, RunConfig]) -> None:
     straight, _ = two
     tensors = load_file(straight.folder / "checkpoint-4" / "adapter" / "adapter_model.safetensors")
