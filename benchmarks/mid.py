@@ -18,8 +18,8 @@ from lora import TuneConfig, apply_tuning, save_adapter
 from lora.peft_format import adapted_layers
 from minimllama import ImageBatch, ImageTransform, MiniMllama, ModelConfig, image_visibility, save_model
 from minimllama.chat import NO_LABEL
-from minimllama.config import TextConfig, VisionConfig
 from minimllama.init import initialise
+from minimllama.sizes import TextConfig, VisionConfig, aspect_ratios
 
 MID = ModelConfig(
     vision=VisionConfig(
@@ -43,12 +43,24 @@ R, ALPHA, DROPOUT = 64, 128, 0.05  # the paper's adapters
 CANVASES = {1: (448, 448), 2: (896, 448), 3: (1344, 448), 4: (896, 896)}  # tiles -> width, height of the page
 
 
+@torch.no_grad()
+def clear_unused_slots(model: MiniMllama) -> MiniMllama:
+    """Zeros where published tables have them: positions of tile slots that a grid does not use, and of no image."""
+    n_slots = model.config.vision.max_tiles
+    for module in (model.vision.pre_tile, model.vision.positions, model.vision.post_tile):
+        slots = module.table.unflatten(-1, (n_slots, -1))
+        slots[0] = 0
+        for i, (rows, columns) in enumerate(aspect_ratios(n_slots), start=1):
+            slots[i, rows * columns :] = 0
+    return model
+
+
 def write_checkpoint(folder: Path, shard_bytes: int = 120_000_000) -> None:
     """Random weights in bfloat16, sharded, with an adapter whose B is not zero in `folder`/adapter; kept if there."""
     if (folder / "adapter" / "adapter_config.json").exists():
         return
     generator = torch.Generator().manual_seed(0)
-    model = initialise(MiniMllama(MID, "hf"), generator)  # the adapter is compared in that mode
+    model = clear_unused_slots(initialise(MiniMllama(MID, "hf"), generator))  # the adapter is compared in that mode
     save_model(model.to(torch.bfloat16), folder, max_shard_bytes=shard_bytes)
     apply_tuning(model, TuneConfig(r=R, alpha=ALPHA, dropout=DROPOUT))
     for layer in adapted_layers(model).values():
