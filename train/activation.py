@@ -60,12 +60,18 @@ def offload_blocks(model: MiniMllama) -> None:
         block.forward = partial(_on_host, block.forward)
 
 
-def prepare_blocks(model: MiniMllama, compute: Any) -> None:
-    """Apply `compute.checkpoint_activations`, `recompute`, `offload_activations` and `compile` to every block."""
+def prepare_blocks(model: MiniMllama, compute: Any, backend: str = "inductor") -> None:
+    """Apply `compute.checkpoint_activations`, `recompute`, `offload_activations` and `compile` to every block.
+
+    Args:
+        model: changed in place.
+        compute: of the recipe.
+        backend: of torch.compile.
+    """
     if compute.checkpoint_activations:
         checkpoint_blocks(model, compute.recompute)
     if compute.offload_activations:
         offload_blocks(model)
     if compute.compile:
         for block in blocks(model):
-            block.compile()
+            block.compile(backend=backend)

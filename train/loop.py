@@ -212,7 +212,9 @@ def _begin(config: RunConfig, world: World, found: Path | None, signal: StopSign
     watch = Watch(setup, progress.step)
     run = Run(setup=setup, optimizer=optimizer, recipe=recipe, progress=progress, signal=signal, watch=watch)
     if config.save.background and world.size > 1:
-        run.background = dist.new_group(backend="gloo")
+        group = dist.new_group(backend="gloo")
+        assert isinstance(group, dist.ProcessGroup), "every rank is a member"
+        run.background = group
     return run
 
 

@@ -9,7 +9,7 @@ import time
 import uuid
 from datetime import timedelta
 
-from torch.distributed import PrefixStore, Store
+from torch._C._distributed_c10d import PrefixStore, Store
 
 PAUSE = 0.02  # seconds between two looks
 

@@ -1,6 +1,5 @@
 """Recomputing activations changes memory and time, and nothing else."""
 
-import shutil
 from collections import Counter
 
 import pytest
@@ -130,17 +129,16 @@ def test_every_adapter_of_the_vision_tower_gets_a_gradient_through_recomputed_bl
     assert all(grad is not None and bool(grad.any()) for grad in found.values())
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_blocks_give_the_same_loss_and_gradients() -> None:
-    """Fused operations round differently: 1e-5 of the loss, 1e-4 of a gradient's largest element."""
+    """Captured graphs, run operation by operation: writing C++ for each takes minutes. 1e-5 of the loss, 1e-4 of a
+    gradient's largest element."""
     vision = with_vision(TINY, n_local_layers=1, n_global_layers=1, taps=(0,))
     config = with_text(vision, n_layers=2, cross_layers=(0,))
     losses, gradients = [], []
     for compiled in (False, True):
         model = tiny_model(config=config)
         apply_tuning(model, TuneConfig(r=3, alpha=6, dropout=0.0))
-        prepare_blocks(model, ComputeConfig(dtype="float32", compile=compiled))
+        prepare_blocks(model, ComputeConfig(dtype="float32", compile=compiled), backend="aot_eager")
         loss = loss_of(model.train())
         loss.backward()
         losses.append(float(loss.detach()))
