@@ -41,6 +41,12 @@ class JudgeConfig:
 
 
 def _judge(arguments: Sequence[str]) -> None:
+    """Two texts by rules, or a predictions file by a language model."""
+    if "--predictions" in arguments:
+        from eval.judge_run import JudgeRunConfig, run_judge
+
+        say(f"wrote {run_judge(tyro.cli(JudgeRunConfig, args=arguments, prog='python -m eval judge'))}")
+        return
     from eval.judge import JUDGES
 
     config = tyro.cli(JudgeConfig, args=arguments, prog="python -m eval judge")

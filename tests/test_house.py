@@ -23,7 +23,7 @@ ALLOWED = {  # third-party packages, by the part of the product that may use the
     "lora": {"torch", "safetensors", "tyro"},
     "train.ecg": ROOM,
     "train": MODEL | ROOM,
-    "eval": MODEL | {"sklearn"},
+    "eval": MODEL | {"sklearn", "openai"},
 }
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}  # where the name of the import is another one
 
