@@ -105,6 +105,15 @@ def test_everything_random_comes_from_the_items_seed(tokenizer: Tokenizer) -> No
     assert ask((1, 1, 5)) != first
 
 
+def test_questions_about_a_page_differ_where_the_tasks_allow_it(tokenizer: Tokenizer) -> None:
+    for tasks, different in ((("look", "lead", "yes_no"), 5), (("rate",), 1)):  # a task with one question repeats it
+        component = ComponentConfig(source="simulated", n=6, seed=3, tasks=tasks)
+        made = EcgDataset([component], STYLES["nano"], ImageTransform(12), tokenizer, 5, 1024)
+        for index in range(6):
+            examples = made[Item(0, index, (1, 0, index))].examples
+            assert (len(examples), len({example.question for example in examples})) == (5, different)
+
+
 def test_a_batch_on_a_device_is_the_same_batch(samples: Sequence[Sample]) -> None:
     batch = collate(samples, TINY)
     moved = batch.to("cpu")

@@ -52,6 +52,20 @@ def test_rate_and_regularity_in_the_truth_are_those_of_the_signal(name: str) -> 
             assert float(np.ptp(m.rr)) == pytest.approx(record.truth["rr_variation"], abs=80)
 
 
+@pytest.mark.parametrize("name", ["NORM", "PVC", "BIGU", "PAC", "AFIB", "CLBBB"])
+def test_early_beats_in_the_truth_are_those_of_the_signal(name: str) -> None:
+    for seed in SEEDS:
+        record, m = reading(name, seed)
+        wide = sum(beat.qrs > m.usual.qrs + 30 for beat in m.beats)
+        assert wide <= record.truth["n_wide_early"] <= wide + 2  # the edges of the recording hide one each
+        assert record.truth["undulates"] == (name == "AFIB")
+        if name == "PAC":
+            assert record.truth["n_early"] == 2
+            assert int((m.rr < 0.8 * np.median(m.rr)).sum()) >= 1
+        else:
+            assert record.truth["n_early"] == record.truth["n_wide_early"]
+
+
 @pytest.mark.parametrize("name", ["NORM", *(name for name in STEADY if name not in (*ST, "PACE"))])
 def test_amplitudes_in_the_truth_are_those_of_the_signal(name: str) -> None:
     for seed in SEEDS:
