@@ -208,7 +208,8 @@ class _Budget:
             return
         for task in sorted(set(component.tasks)):
             try:
-                yield build_example(record, task, np.random.default_rng(0), component.label_set)
+                how = {"wording": component.wording, "report": component.report}
+                yield build_example(record, task, np.random.default_rng(0), component.label_set, **how)
             except ValueError as error:
                 findings.of_record("error", f"task {task} cannot be asked", str(error))
 

@@ -135,7 +135,7 @@ name = "x"
 [[data.components]]
 source = "ptbxl"
 root = "data/ptb-xl"
-options = { hz = 100, likelihood = 50, report = "statements" }
+options = { hz = 100, likelihood = 50, check = false }
 [[data.components]]
 source = "simulated"
 n = 5
@@ -153,7 +153,7 @@ def recipe(tmp_path: Path) -> Path:
 
 def test_options_survive_a_recipe_written_and_read_back(recipe: Path, tmp_path: Path) -> None:
     config = load_recipe(recipe)
-    assert config.data.components[0].options == {"hz": 100, "likelihood": 50, "report": "statements"}
+    assert config.data.components[0].options == {"hz": 100, "likelihood": 50, "check": False}
     (tmp_path / "again.toml").write_text(to_toml(config))
     assert load_recipe(tmp_path / "again.toml") == config
 

@@ -97,6 +97,8 @@ class RenderConfig:
         tasks: of TASKS; each dialog draws one.
         label_set: of LABEL_SETS.
         questions: dialogs per picture.
+        wording: "fixed" or "varied".
+        report: "any", "given" or "statements".
         seed: of all that is random.
     """
 
@@ -113,6 +115,8 @@ class RenderConfig:
     tasks: tuple[str, ...] = ("report",)
     label_set: str = "statements"
     questions: int = 1
+    wording: str = "varied"
+    report: str = "any"
     seed: int = 0
 
 

@@ -20,12 +20,13 @@ import numpy as np
 from PIL import Image
 
 from train.ecg.distort import check_names, distort
-from train.ecg.instruct import TASKS, Example, build_example
+from train.ecg.instruct import REPORTS, TASKS, Example, build_example
 from train.ecg.labels import LABEL_SETS
 from train.ecg.page import Page, draw_page
 from train.ecg.paper_style import STYLES, PaperStyle
 from train.ecg.record import EcgRecord
 from train.ecg.sources import SPLITS, EcgSource, open_source
+from train.ecg.wording import WORDINGS
 
 SETTINGS = "render.json"
 _QUESTIONS = 1  # the stream of random numbers for the questions; pages have their own
@@ -46,6 +47,7 @@ class Rendering:
         tasks: of TASKS.
         label_set: of LABEL_SETS.
         questions: dialogs per picture; each draws one of the tasks.
+        wording, report: of the questions; see `build_example`.
         seed: of all that is random.
     """
 
@@ -59,6 +61,8 @@ class Rendering:
     tasks: tuple[str, ...] = ("report",)
     label_set: str = "statements"
     questions: int = 1
+    wording: str = "varied"
+    report: str = "any"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -68,6 +72,8 @@ class Rendering:
             *(("tasks", task, TASKS) for task in self.tasks),
             ("style", self.style, STYLES),
             ("label_set", self.label_set, LABEL_SETS),
+            ("wording", self.wording, WORDINGS),
+            ("report", self.report, REPORTS),
         ):
             if value not in accepted:
                 raise ValueError(f"{name}={value!r} is not one of {', '.join(accepted)}")
@@ -128,7 +134,8 @@ def _render(rendering: Rendering, source: EcgSource[EcgRecord], index: int) -> _
     page = draw(record, STYLES[rendering.style], rendering.distort, seed)
     rng = np.random.default_rng([*seed, _QUESTIONS])
     tasks = rng.choice(rendering.tasks, rendering.questions)
-    examples = [build_example(record, str(task), rng, rendering.label_set) for task in tasks]
+    how = {"wording": rendering.wording, "report": rendering.report}
+    examples = [build_example(record, str(task), rng, rendering.label_set, **how) for task in tasks]
     own = getattr(source, "index", None)
     unique = own.record(rendering.split, index)[0] if own else f"{rendering.source}:{record.record_id}"
     stem = record.record_id if rendering.source == "ptbxl" else unique.split(":", 1)[1]  # 00001_hr says more than 1

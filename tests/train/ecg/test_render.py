@@ -21,6 +21,7 @@ SIX = Rendering(
     tasks=("superclass", "rate"),
     label_set="simulated",
     questions=2,
+    wording="fixed",
     seed=8,
 )
 
@@ -121,7 +122,7 @@ def test_a_published_set_keeps_its_names(tmp_path: Path) -> None:
 def test_the_command_writes_what_the_function_writes(folder: Path, tmp_path: Path, capsys) -> None:
     arguments = ["render", "--out", str(tmp_path / "out"), "--source", "simulated", "--split", "test", "--shards", "3"]
     arguments += ["--options", "n=6", "seed=4", "--style", "nano", "--tasks", "superclass", "rate", "--seed", "8"]
-    arguments += ["--label-set", "simulated", "--questions", "2"]
+    arguments += ["--label-set", "simulated", "--questions", "2", "--wording", "fixed"]
     assert main([*arguments, "--shard", "0/2"]) == 0
     assert "wrote 4 pictures to" in capsys.readouterr().out
     assert main(arguments) == 0
@@ -138,8 +139,8 @@ def test_torchrun_says_which_part_is_mine() -> None:
 
 
 def test_options_get_the_types_that_the_source_has() -> None:
-    texts = ["hz=100", "likelihood=50", "check=false", "report=statements"]
-    assert parse_options("ptbxl", texts) == {"hz": 100, "likelihood": 50.0, "check": False, "report": "statements"}
+    texts = ["hz=100", "likelihood=50", "check=false", "index=x"]
+    assert parse_options("ptbxl", texts) == {"hz": 100, "likelihood": 50.0, "check": False, "index": "x"}
     with pytest.raises(ValueError, match="must be name=value with a name of hz, likelihood"):
         parse_options("ptbxl", ["resolution=100"])
 

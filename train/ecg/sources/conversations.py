@@ -209,7 +209,7 @@ def _add_items(writer: IndexWriter, file: Path, folder: Path, split_of_all: str)
     of_file = re.match(r"(train|validation|validate|test)\b", file.name)
     for at, item in writer.watch(f"index of {file}", read_items(file)):
         name, n_images = image_name(item)
-        if n_images != 1:
+        if name is None or n_images != 1:
             writer.left_out["no picture" if not n_images else "several pictures"] += 1
             continue
         split = item.get("split") or (of_file and of_file.group(1)) or split_of_all

@@ -29,7 +29,6 @@ class MimicIvEcgSource(IndexedSource[EcgRecord]):
         need: which records: "labels" (every phrase of the report is understood), "measurements" (QRS, QT and axis are
             plausible), "both", or "nothing": then a record that has none has `labels` None. What is left out is
             counted.
-        report: "given" (the cart's phrases) or "statements" (None; the phrases stay in meta["phrases"]).
         check: refuse records whose limb leads contradict each other.
         index: folder of the index; the root if empty.
         progress: told how far the index is.
@@ -42,15 +41,13 @@ class MimicIvEcgSource(IndexedSource[EcgRecord]):
         root: str | Path | None = None,
         split: str = "train",
         need: str = "labels",
-        report: str = "given",
         check: bool = True,
         index: str = "",
         progress: Progress | None = None,
     ) -> None:
         folder = need_root(self.name, root)
         choose(self.name, "need", need, NEEDS)
-        choose(self.name, "report", report, ("given", "statements"))
-        self.report, self.check = report, check
+        self.check = check
         tables = folder / "record_list.csv", folder / "machine_measurements.csv"
 
         def build(writer: IndexWriter) -> None:
@@ -75,7 +72,7 @@ class MimicIvEcgSource(IndexedSource[EcgRecord]):
             patient_id=note["patient_id"],
             split=self.split,
             labels=labels if phrases and not unmapped else None,
-            report=_sentences(phrases) if self.report == "given" and phrases else None,
+            report=_sentences(phrases) or None,
             truth=_truth(note["measured"]),
             meta={"phrases": phrases, "unmapped": unmapped, "ecg_time": note["ecg_time"]},
         )

@@ -29,8 +29,6 @@ class PtbxlSource(IndexedSource[EcgRecord]):
         likelihood: a diagnostic statement applies from this likelihood on (percent). 0 takes every statement that
             is there, as the benchmark does: a likelihood of 0 means "not stated", not "absent". 50 is strict.
             Form and rhythm statements have no likelihood and apply when they are there.
-        report: "given" (as published, largely German), or "statements": `report` is None, so that questions about
-            the report use the statements in English; the published one stays in meta["report"].
         check: refuse records whose limb leads contradict each other.
         index: folder of the index; the root if empty.
         progress: told how far the index is.
@@ -48,17 +46,15 @@ class PtbxlSource(IndexedSource[EcgRecord]):
         split: str = "train",
         hz: int = 500,
         likelihood: float = 0.0,
-        report: str = "given",
         check: bool = True,
         index: str = "",
         progress: Progress | None = None,
     ) -> None:
         folder = need_root(self.name, root)
         choose(self.name, "hz", hz, (100, 500))
-        choose(self.name, "report", report, ("given", "statements"))
         if not 0 <= likelihood <= 100:
             raise ValueError(f"source ptbxl: likelihood={likelihood} must lie in [0, 100] percent")
-        self.hz, self.likelihood, self.report, self.check = hz, likelihood, report, check
+        self.hz, self.likelihood, self.check = hz, likelihood, check
         table = folder / "ptbxl_database.csv"
         found = [version for version, changelog in _CHANGELOGS.items() if (folder / changelog).exists()]
         self.version = found[0] if found else "1.0.1"  # which had no change log yet
@@ -77,13 +73,13 @@ class PtbxlSource(IndexedSource[EcgRecord]):
         if unknown := sorted(likelihoods.keys() - STATEMENTS.keys()):
             raise ValueError(f"not SCP statements: {', '.join(unknown)}")
         labels = frozenset(code for code in likelihoods if self._applies(code, likelihoods[code]))
-        meta = {**note["meta"], "scp_codes": likelihoods, "version": self.version, "report": note["report"]}
+        meta = {**note["meta"], "scp_codes": likelihoods, "version": self.version}
         return replace(
             record,
             patient_id=note["patient_id"],
             split=self.split,
             labels=labels,
-            report=note["report"] if self.report == "given" else None,
+            report=note["report"],  # as published, largely German
             meta=meta,
         )
 

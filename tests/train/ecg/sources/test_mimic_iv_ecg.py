@@ -90,9 +90,11 @@ def test_all_studies_of_a_subject_are_in_one_split(folder: Path) -> None:
     assert found == {split: {str(WHO[split][0])} for split in SPLITS}
 
 
-def test_reports_are_the_phrases_or_left_to_the_statements(folder: Path) -> None:
-    assert open_source("mimic_iv_ecg", folder)[0].report == "Sinus rhythm. Normal ECG."
-    assert open_source("mimic_iv_ecg", folder, report="statements")[0].report is None
+def test_a_report_is_the_phrases_as_sentences(folder: Path) -> None:
+    assert [r.report for r in open_source("mimic_iv_ecg", folder, need="nothing")][::3] == [
+        "Sinus rhythm. Normal ECG.",
+        None,
+    ]
 
 
 def test_missing_samples_are_gaps_not_zeros(tmp_path: Path) -> None:

@@ -73,14 +73,10 @@ def test_an_age_of_300_is_over_89_and_no_number(folder: Path) -> None:
     assert ages == [(56.0, False), (None, True), (None, False)]
 
 
-def test_reports_are_kept_as_published_or_left_to_the_statements(folder: Path) -> None:
-    german = "sinusrhythmus periphere niederspannung"
-    given = open_source("ptbxl", folder, "train", hz=100)
-    english = open_source("ptbxl", folder, "train", hz=100, report="statements")
-    assert given[0].report == german
-    assert given[2].report is None
-    assert english[0].report is None
-    assert english[0].meta["report"] == german
+def test_reports_are_kept_as_published(folder: Path) -> None:
+    source = open_source("ptbxl", folder, "train", hz=100)
+    assert source[0].report == "sinusrhythmus periphere niederspannung"
+    assert source[2].report is None
 
 
 def test_patients_sexes_and_notes_come_from_the_table(folder: Path) -> None:
@@ -159,8 +155,7 @@ def test_an_unknown_statement_names_the_record(tmp_path: Path) -> None:
     [
         ({"hz": 250}, r"ptbxl: hz=250 is not one of 100, 500"),
         ({"likelihood": 101.0}, r"ptbxl: likelihood=101.0 must lie in \[0, 100\] percent"),
-        ({"report": "english"}, r"ptbxl: report='english' is not one of given, statements"),
-        ({"resolution": 100}, r"source ptbxl has no option 'resolution'; it has hz, likelihood, report, check, index"),
+        ({"resolution": 100}, r"source ptbxl has no option 'resolution'; it has hz, likelihood, check, index"),
         ({"hz": "100"}, r"ptbxl: hz='100' must be of type int"),
     ],
 )
