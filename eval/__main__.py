@@ -1,9 +1,9 @@
-"""python -m eval predict | score | judge | table | report | demo: from a checkpoint to Table I."""
+"""python -m eval predict | join | score | judge | table | report | demo: from a checkpoint to Table I."""
 
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
@@ -13,9 +13,41 @@ from minimllama.console import say
 
 def _predict(arguments: Sequence[str]) -> None:
     from eval.predict import PredictConfig, run_predict
+    from eval.shards import join_shards
+    from train.distributed import start, stop
 
-    path = run_predict(tyro.cli(PredictConfig, args=arguments, prog="python -m eval predict"))
-    say(f"wrote {path}")
+    config = tyro.cli(PredictConfig, args=arguments, prog="python -m eval predict")
+    world = start(config.device)
+    if world.size > 1:
+        config = replace(config, shard=f"{world.rank}/{world.size}", device=str(world.device))
+    try:
+        path = run_predict(config)
+        world.wait()
+        if world.size > 1 and world.is_main:
+            path = join_shards(config.out, world.size)
+        world.say(f"wrote {path}")
+    finally:
+        stop()
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinConfig:
+    """Parts made with --shard i/n, one process each.
+
+    Attributes:
+        out: the file that they are parts of.
+        parts: n.
+    """
+
+    out: Path
+    parts: int
+
+
+def _join(arguments: Sequence[str]) -> None:
+    from eval.shards import join_shards
+
+    config = tyro.cli(JoinConfig, args=arguments, prog="python -m eval join")
+    say(f"wrote {join_shards(config.out, config.parts)}")
 
 
 def _score(arguments: Sequence[str]) -> None:
@@ -96,6 +128,7 @@ def _demo(arguments: Sequence[str]) -> None:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "predict": _predict,
+    "join": _join,
     "score": _score,
     "judge": _judge,
     "table": _table,

@@ -8,7 +8,7 @@ Shapes: B pages, L labels.
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eval.shards import missing, parse_shard, shard_path
 from eval.suites import SUITES, Suite, page_for
 from lora import load_adapter
 from minimllama import (
@@ -59,6 +60,7 @@ class PredictConfig:
         dtype: "bfloat16" or "float32".
         device: "cpu", "cuda", ...
         semantics: "meta", "hf" or "hf445".
+        shard: "i/n" predicts part i of n, counted from 0, into a file of its own (see eval.shards).
         out: the file to write; the settings go beside it (.config.json).
     """
 
@@ -76,6 +78,7 @@ class PredictConfig:
     dtype: str = "float32"
     device: str = "cpu"
     semantics: str = "meta"
+    shard: str = "0/1"
     out: Path = Path("predictions.jsonl")
 
     def __post_init__(self) -> None:
@@ -83,6 +86,7 @@ class PredictConfig:
             raise ValueError(f"suite={self.suite!r} is not one of {', '.join(SUITES)}")
         if unknown := [task for task in self.texts if task not in TASK_QUESTIONS]:
             raise ValueError(f"texts: {', '.join(unknown)} not in {', '.join(TASK_QUESTIONS)}")
+        parse_shard(self.shard)
         if self.batch < 1 or self.max_new_tokens < 1:
             raise ValueError(f"batch={self.batch} and max_new_tokens={self.max_new_tokens} must be positive")
 
@@ -259,37 +263,25 @@ def run_predict(config: PredictConfig) -> Path:
     """
     suite = SUITES[config.suite]
     source = suite.open(config.root, config.split, config.n, config.seed)
-    settings = {k: v for k, v in asdict(config).items() if k not in ("out", "batch", "device")}
-    done = _done(config.out, json.loads(json.dumps(settings)))
+    settings = {k: v for k, v in asdict(config).items() if k not in ("out", "batch", "device", "shard")}
+    part, parts = parse_shard(config.shard)
+    out, n_own = shard_path(config.out, part, parts), len(range(part, len(source), parts))
+    done = _done(out, json.loads(json.dumps(settings)))
     predictor = Predictor.load(config)
     progress, count = Progress(), len(done)
-    with config.out.open("a") as file:
-        for records in _missing(source, done, config.batch):
+    with out.open("a") as file:
+        for records in missing(source, done, config.batch, part, parts):
             started = _now()
             for line in predictor.predict(records):
                 file.write(json.dumps(line) + "\n")
             file.flush()
             count += len(records)
-            left = (len(source) - count) * (_now() - started) / len(records)
-            progress.show(f"predicted {count}/{len(source)}  {duration(left)} left", last=count == len(source))
-    return config.out
+            left = (n_own - count) * (_now() - started) / len(records)
+            progress.show(f"predicted {count}/{n_own}  {duration(left)} left", last=count == n_own)
+    return out
 
 
 def _now() -> float:
     import time
 
     return time.perf_counter()
-
-
-def _missing(source: Any, done: set[str], size: int) -> Iterator[list[EcgRecord]]:
-    batch: list[EcgRecord] = []
-    for index in range(len(source)):
-        record = source[index]
-        if record.record_id in done:
-            continue
-        batch.append(record)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
