@@ -26,6 +26,7 @@ class DemoConfig:
         recipe: of the fine-tuning.
         model: a checkpoint's folder, or "nano".
         n_test, n_validation: held-out patients that are reported, and those that choose the thresholds.
+        processes: ranks of the fine-tuning, on one thread each.
         seed: of the held-out patients.
     """
 
@@ -33,10 +34,13 @@ class DemoConfig:
     recipe: Path = Path(__file__).parent.parent / "train" / "recipes" / "demo.toml"
     model: str = "nano"
     n_test: int = 400
-    n_validation: int = 300
+    n_validation: int = 600
+    processes: int = 2
     seed: int = 77
 
     def __post_init__(self) -> None:
+        if self.processes < 1:
+            raise ValueError(f"processes={self.processes} must be positive")
         if min(self.n_test, self.n_validation) < 2:
             raise ValueError(f"n_test={self.n_test} and n_validation={self.n_validation} must be at least 2")
 
@@ -75,7 +79,8 @@ def steps(config: DemoConfig) -> list[tuple[Path, list[str]]]:
     Predictions resume by themselves, so the file behind theirs is that of the scoring that needs them.
     """
     out = config.out
-    training = ["train", "run", "--recipe", str(config.recipe), "--out", str(out), "--name", "training"]
+    ranks = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(config.processes), "-m"]
+    training = [*ranks, "train", "run", "--recipe", str(config.recipe), "--out", str(out), "--name", "training"]
     pairs = {kind: [f"{name}={out / file}" for name, file in _named(kind)] for kind in ("scores", "predictions")}
     shown = ["--run", str(out / "training"), "--out", str(out / "report.html")]
     return [
