@@ -1,4 +1,4 @@
-"""python -m eval predict | join | score | judge | table | report | demo: from a checkpoint to Table I."""
+"""python -m eval predict | join | score | judge | judge-llm | table | report | demo: from a checkpoint to Table I."""
 
 import json
 import sys
@@ -73,12 +73,6 @@ class JudgeConfig:
 
 
 def _judge(arguments: Sequence[str]) -> None:
-    """Two texts by rules, or a predictions file by a language model."""
-    if "--predictions" in arguments:
-        from eval.judge_run import JudgeRunConfig, run_judge
-
-        say(f"wrote {run_judge(tyro.cli(JudgeRunConfig, args=arguments, prog='python -m eval judge'))}")
-        return
     from eval.judge import JUDGES
 
     config = tyro.cli(JudgeConfig, args=arguments, prog="python -m eval judge")
@@ -86,6 +80,12 @@ def _judge(arguments: Sequence[str]) -> None:
         raise ValueError(f"judge={config.judge!r} is not one of {', '.join(JUDGES)}")
     verdict = JUDGES[config.judge](config.reference, config.candidate)
     say(json.dumps({"score": round(verdict.score, 2), "criteria": verdict.criteria}))
+
+
+def _judge_llm(arguments: Sequence[str]) -> None:
+    from eval.judge_run import JudgeRunConfig, run_judge
+
+    say(f"wrote {run_judge(tyro.cli(JudgeRunConfig, args=arguments, prog='python -m eval judge-llm'))}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +131,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "join": _join,
     "score": _score,
     "judge": _judge,
+    "judge-llm": _judge_llm,
     "table": _table,
     "report": _report,
     "demo": _demo,

@@ -1,4 +1,4 @@
-"""python -m eval judge --predictions FILE: a language model's marks of all generated reports in a file."""
+"""python -m eval judge-llm --predictions FILE: a language model's marks of all generated reports in a file."""
 
 import io
 import json

@@ -261,9 +261,9 @@ def test_the_command_judges_a_predictions_file_with_its_pages(
     out = tmp_path / "judged.json"
     options = ["--llm.model", "m", "--llm.base-url", config.base_url, "--llm.cache", str(tmp_path / "cache")]
     options += ["--llm.protocol", "paper", "--llm.repeats", "1", "--out", str(out)]
-    assert main(["judge", "--predictions", str(predictions["base-test"]), *options]) == 0
+    assert main(["judge-llm", "--predictions", str(predictions["base-test"]), *options]) == 0
     result = json.loads(out.read_text())
     assert (result["model"]["score"], result["model"]["n"]) == (70, 7)
     sent = server.requests[0]["messages"][0]["content"][0]["image_url"]["url"]
     assert sent.startswith("data:image/png;base64,iVBOR")
-    assert main(["judge", "--predictions", str(predictions["base-test"]), *options]) == 2  # nothing is overwritten
+    assert main(["judge-llm", "--predictions", str(predictions["base-test"]), *options]) == 2  # nothing is overwritten

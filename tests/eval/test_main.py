@@ -38,8 +38,8 @@ def test_two_reports_are_judged(capsys) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "usage: python -m eval {predict,score,judge,table,report"),
-        (["guess"], "usage: python -m eval {predict,score"),
+        ([], "usage: python -m eval {predict,join,score,judge,judge-llm,table,report"),
+        (["guess"], "usage: python -m eval {predict,join,score"),
         (["predict", "--model", "nowhere", "--out", "OUT"], "error: model='nowhere' is neither"),
         (["score", "--predictions", "nowhere.jsonl", "--out", "OUT"], "error: "),
         (["judge", "--reference", "a", "--candidate", "b", "--judge", "gpt"], "error: judge='gpt' is not one of rules"),
