@@ -38,8 +38,8 @@ def test_show_draws_one_sample(recipe: Path, tmp_path: Path, capsys) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "usage: python -m train {run,plan,show"),
-        (["fit"], "usage: python -m train {run,plan,show"),
+        ([], "usage: python -m train {run,"),
+        (["fit"], "usage: python -m train {run,"),
         (["run", "--recipe", "nowhere.toml"], "error: no recipe nowhere.toml; train/recipes has"),
         (["show", "--recipe", "nowhere.toml"], "error: no recipe nowhere.toml; train/recipes has"),
     ],

@@ -47,8 +47,8 @@ def test_page_draws_what_draw_page_draws(record: Path, tmp_path: Path, capsys) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "usage: python -m train.ecg {page,simulate,render}"),
-        (["draw"], "usage: python -m train.ecg {page,simulate,render}"),
+        ([], "usage: python -m train.ecg {page,simulate,"),
+        (["draw"], "usage: python -m train.ecg {page,simulate,"),
         (["page", "nowhere/rec"], "error: no WFDB header nowhere/rec.hea"),
         (["page", "nowhere/rec", "--style", "A4"], "error: style='A4' is not one of square"),
         (["simulate", "--out", "x", "--split", "all"], "error: split='all' is not one of train"),
