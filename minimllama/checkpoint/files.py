@@ -1,12 +1,13 @@
 """Named tensors in files, read one at a time.
 
-Files are mapped, and a mapping that stays open counts every page it has touched as a second copy of the
-weights; so it is given up after each tensor, or after as much as the largest one. Measured: docs/quirks.md,
-"peak memory while loading".
+A mapped file counts every page that it has touched as a second copy of the weights. So safetensors are read, not
+mapped, each straight into its place; and the mapping of Meta's files is given up after as much as their largest
+tensor. Measured: docs/quirks.md, "peak memory while loading"; docs/performance.md.
 """
 
 import json
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,6 +22,29 @@ def _read_index(path: Path) -> dict[str, str]:
         return {str(name): str(file) for name, file in weight_map.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not an index of tensors: {error}") from error
+
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where a tensor's bytes stand: from byte `start` of a file on."""
+
+    path: Path
+    start: int
+    dtype: torch.dtype
 
 
 class SafetensorFiles:
@@ -45,28 +69,53 @@ class SafetensorFiles:
         else:
             raise FileNotFoundError(f"no model.safetensors and no model.safetensors.index.json in {folder}")
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self._path: dict[str, Path] = {}
+        self._places: dict[str, _Place] = {}
         for path in paths:
-            for name, shape in self._scan(path).items():
+            for name, (shape, place) in self._scan(path).items():
                 if name in self.shapes:
-                    raise ValueError(f"tensor {name} stands in {self._path[name]} and in {path}")
-                self.shapes[name], self._path[name] = shape, path
+                    raise ValueError(f"tensor {name} stands in {self._places[name].path} and in {path}")
+                self.shapes[name], self._places[name] = shape, place
         if wanted is not None and wanted.keys() != self.shapes.keys():
             astray = sorted(wanted.keys() ^ self.shapes.keys())[:10]
             raise ValueError(f"{index} and its files do not agree about: {', '.join(astray)}")
 
     @staticmethod
-    def _scan(path: Path) -> dict[str, tuple[int, ...]]:
+    def _scan(path: Path) -> dict[str, tuple[tuple[int, ...], _Place]]:
         try:
-            with safe_open(path, "pt") as file:
-                return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            with safe_open(path, "pt"):  # checks that header and file fit together
+                pass
         except SafetensorError as error:
             raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
+        with path.open("rb") as file:
+            n_header = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(n_header))
+        header.pop("__metadata__", None)
+        if odd := {entry["dtype"] for entry in header.values()} - _DTYPES.keys():
+            raise ValueError(f"{path} holds tensors of type {', '.join(sorted(odd))}, not one of {', '.join(_DTYPES)}")
+        return {
+            name: (
+                tuple(entry["shape"]),
+                _Place(path=path, start=8 + n_header + entry["data_offsets"][0], dtype=_DTYPES[entry["dtype"]]),
+            )
+            for name, entry in header.items()
+        }
 
     def read(self, name: str) -> Tensor:
-        """One tensor, in memory of its own."""
-        with safe_open(self._path[name], "pt") as file:
-            return file.get_tensor(name).clone()
+        """One tensor, in memory of its own.
+
+        Raises:
+            ValueError: if the file has become shorter since it was opened.
+        """
+        place = self._places[name]
+        out = torch.empty(self.shapes[name], dtype=place.dtype)
+        room = out.flatten().view(torch.uint8).numpy().data
+        with place.path.open("rb", buffering=0) as file:
+            file.seek(place.start)
+            while room:  # one call reads 2 GiB at most
+                if not (n := file.readinto(room)):
+                    raise ValueError(f"{place.path} ends inside {name}")
+                room = room[n:]
+        return out
 
 
 class PthFiles:

@@ -107,3 +107,17 @@ def test_a_truncated_file_is_refused_before_anything_is_read(tmp_path: Path) -> 
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"b\.safetensors is not a complete safetensors file"):
         SafetensorFiles(tmp_path)
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = sharded(tmp_path) / "b.safetensors"
+    files = SafetensorFiles(tmp_path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"b\.safetensors ends inside"):
+        files.read("two")
+
+
+def test_a_type_of_number_that_torch_tensors_here_do_not_have_is_named(tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(3, dtype=torch.float8_e4m3fn)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="tensors of type F8_E4M3, not one of F64"):
+        SafetensorFiles(tmp_path)
