@@ -12,6 +12,7 @@ from lora.peft_format import adapted_layers
 from minimllama import ImageTransform, MiniMllama, generate, load_model
 from minimllama.checkpoint.hf import hf_namer
 from minimllama.likelihood import next_token_logits
+from minimllama.packed import pack_weights
 from train.activation import checkpoint_blocks
 from train.loss import answer_loss
 from train.optim import MasterAdamW, OptimConfig
@@ -92,7 +93,7 @@ class Training:
 
 
 class Generation:
-    """Prefill a prompt with an image, then greedy decoding.
+    """Prefill a prompt with an image, then greedy decoding, with packed weights.
 
     Args:
         folder: the checkpoint.
@@ -111,7 +112,7 @@ class Generation:
         semantics: str = "meta",
         n_new: int = 48,
     ) -> None:
-        self.model: MiniMllama = load_model(folder, dtype=getattr(torch, dtype), semantics=semantics)
+        self.model: MiniMllama = pack_weights(load_model(folder, dtype=getattr(torch, dtype), semantics=semantics))
         self.inputs, self.n_new = make_inputs(batch, n_tokens, tiles), n_new
 
     def _generate(self, n_new: int) -> list[Tensor]:

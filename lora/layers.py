@@ -121,6 +121,8 @@ class LoraLinear(nn.Linear):
     share_inputs = True  # of all such layers; see `together`
 
     def __init__(self, base: nn.Linear, r: int, alpha: float, dropout: float, *, rslora: bool = False) -> None:
+        if type(base) is not nn.Linear:
+            raise TypeError(f"adapters go on plain linear layers, not on a {type(base).__name__}")
         nn.Module.__init__(self)
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight, base.bias
