@@ -75,3 +75,10 @@ def transformers_inputs(tokens: Tensor, images: ImageBatch) -> dict[str, Tensor]
         "aspect_ratio_mask": images.tile_mask.long(),
         "cross_attention_mask": mask,
     }
+
+
+def images_of(inputs: dict[str, Tensor]) -> ImageBatch:
+    """The other way round: images as the reference files hold them."""
+    ids, mask = inputs["aspect_ratio_ids"], inputs["aspect_ratio_mask"]
+    n_tiles = [[int(n) for n, i in zip(m.sum(-1), row, strict=True) if i] for m, row in zip(mask, ids, strict=True)]
+    return ImageBatch(pixels=inputs["pixel_values"], aspect_ratio_ids=ids, tile_mask=mask.bool(), n_tiles=n_tiles)

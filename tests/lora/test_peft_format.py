@@ -16,7 +16,7 @@ from lora import TuneConfig, load_adapter, save_adapter
 from lora.peft_format import PREFIX, adapted_layers
 from minimllama import ImageBatch, MiniMllama, load_model
 from minimllama.checkpoint.hf import hf_namer
-from tests.lora.conftest import TUNE, adapted_model, transformers_inputs
+from tests.lora.conftest import TUNE, adapted_model, images_of, transformers_inputs
 from tests.tools.tiny import TINY, tiny_model
 
 Open = Callable[[], Any]
@@ -142,7 +142,7 @@ def test_the_oracles_adapter_gives_its_logits_from_both_families_of_names(
         pytest.skip(f"no reference tensors at {oracle}")
     model = load_adapter(load_model(oracle / "hf_model", semantics=semantics), oracle / family)
     inputs, wanted = load_file(oracle / "text.safetensors"), load_file(oracle / "lora.safetensors")
-    logits = model(inputs["input_ids"], _images_of(inputs), inputs["cross_attention_mask"].bool())
+    logits = model(inputs["input_ids"], images_of(inputs), inputs["cross_attention_mask"].bool())
     real = inputs["attention_mask"].bool()
     torch.testing.assert_close(logits[real], wanted[f"logits.{semantics}"][real], **CLOSE)
     if f"grad.{semantics}/{PREFIX}model.multi_modal_projector.lora_A.weight" not in wanted:
@@ -155,12 +155,6 @@ def test_the_oracles_adapter_gives_its_logits_from_both_families_of_names(
             reference = wanted[f"grad.{semantics}/{PREFIX}{namer(name)}.{part}.weight"]
             atol = 1e-4 * float(reference.abs().max()) + 1e-6
             torch.testing.assert_close(getattr(layer, part).grad, reference, rtol=0, atol=atol)
-
-
-def _images_of(inputs: dict[str, Tensor]) -> ImageBatch:
-    ids, mask = inputs["aspect_ratio_ids"], inputs["aspect_ratio_mask"]
-    n_tiles = [[int(n) for n, i in zip(m.sum(-1), row, strict=True) if i] for m, row in zip(mask, ids, strict=True)]
-    return ImageBatch(pixels=inputs["pixel_values"], aspect_ratio_ids=ids, tile_mask=mask.bool(), n_tiles=n_tiles)
 
 
 # property

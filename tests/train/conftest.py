@@ -79,3 +79,11 @@ def saved_state(checkpoint: Path) -> dict[str, Any]:
     del note["recipe"]
     random = {path.name: torch.load(path, weights_only=True) for path in checkpoint.glob("random-*.pt")}
     return {**state, "note": note, "random": random}
+
+
+@pytest.fixture(scope="session")
+def straight(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
+    """The folder of an uninterrupted run of ten steps, with checkpoints after five and ten."""
+    from train.loop import run
+
+    return run(tiny_recipe(tmp_path_factory.mktemp("straight"), checkpoint))

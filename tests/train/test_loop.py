@@ -1,16 +1,8 @@
-"""Whole runs of a tiny model: what is logged and left, what is shared, what never changes, and exact resuming."""
+"""Whole runs of a tiny model: what is logged and left, what is shared, and what never changes."""
 
-import json
 import math
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,7 +13,7 @@ from lora import load_adapter
 from minimllama import load_model
 from tests.lora.conftest import transformers_inputs
 from tests.tools.tiny import pictures, prompt
-from tests.train.conftest import MakeConfig, differences, saved_state
+from tests.train.conftest import MakeConfig, differences
 from train.config import RunConfig, load_recipe, to_toml
 from train.dataset import Batch, collate
 from train.log import read_log
@@ -43,11 +35,6 @@ FIELDS = {
     "model_flops_per_s",
 }
 SIX_PAGES = {"images_per_forward": 6, "accumulate": 1}
-
-
-def state_of(folder: Path, step: int) -> dict[str, Any]:
-    """Of a checkpoint of the run."""
-    return saved_state(folder / f"checkpoint-{step}")
 
 
 def gradients(setup: Setup, batches: list[Batch]) -> tuple[float, dict[str, Tensor]]:
@@ -99,14 +86,6 @@ def test_peft_loads_the_trained_adapter_with_our_logits(make_config: MakeConfig,
 
 
 # property: a run
-
-
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
-    """The folder of an uninterrupted run of ten steps, with checkpoints after five and ten."""
-    from tests.train.conftest import tiny_recipe
-
-    return run(tiny_recipe(tmp_path_factory.mktemp("straight"), checkpoint))
 
 
 def test_a_run_leaves_recipe_log_checkpoints_and_adapter(straight: Path) -> None:
@@ -230,70 +209,6 @@ def test_workers_and_the_page_cache_change_nothing(make_config: MakeConfig, tmp_
             assert a.record_ids == b.record_ids
 
 
-# property: resuming
-
-
-def halfway(straight: Path, out: Path, log_lines: int) -> RunConfig:
-    """A copy of the run as a kill after `log_lines` steps leaves it, and the recipe that goes on from it."""
-    config = replace(load_recipe(straight / "config.toml"), out=str(out))
-    config.folder.mkdir(parents=True)
-    shutil.copytree(straight / "checkpoint-5", config.folder / "checkpoint-5")
-    (config.folder / "latest").write_text("checkpoint-5\n")
-    lines = (straight / "log.jsonl").read_text().splitlines(keepends=True)[:log_lines]
-    (config.folder / "log.jsonl").write_text("".join(lines) + '{"step": 8, "lo')
-    (config.folder / "config.toml").write_text(to_toml(config))
-    return config
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_ten_steps_are_five_resumed_and_five_more_bit_for_bit(straight: Path, tmp_path: Path, workers: int) -> None:
-    config = halfway(straight, tmp_path, 7)
-    torch.manual_seed(12345)  # whatever ran before
-    torch.rand(17)
-    folder = run(replace(config, data=replace(config.data, workers=workers)))
-    assert differences(state_of(straight, 10), state_of(folder, 10)) == []
-    adapter = "adapter/adapter_model.safetensors"
-    assert (folder / adapter).read_bytes() == (straight / adapter).read_bytes()
-    exact = ("step", "epoch", "samples", "loss", "lr", "grad_norm")
-    ours, theirs = read_log(folder), read_log(straight)
-    assert [[line[k] for k in exact] for line in ours] == [[line[k] for k in exact] for line in theirs]
-    again = [json.loads(line)["step"] for line in (folder / "log-before-5.jsonl").read_text().splitlines()[:-1]]
-    assert again == [1, 2, 3, 4, 5, 6, 7]
-
-
-def test_bfloat16_and_recomputation_resume_as_exactly(make_config: MakeConfig, tmp_path: Path) -> None:
-    compute = {"dtype": "bfloat16", "checkpoint_activations": True}
-    config = make_config(compute=compute, optim={"steps": 6}, batch={"accumulate": 1})
-    whole = run(replace(config, out=str(tmp_path / "a")))
-    folder = run(halfway(whole, tmp_path / "b", 6))
-    assert differences(state_of(whole, 6), state_of(folder, 6)) == []
-
-
-def test_a_killed_process_goes_on_where_its_last_checkpoint_was(straight: Path, root: Path, tmp_path: Path) -> None:
-    config = replace(load_recipe(straight / "config.toml"), out=str(tmp_path))
-    (tmp_path / "recipe.toml").write_text(to_toml(config))
-    command = [sys.executable, "-m", "train", "run", "--recipe", str(tmp_path / "recipe.toml")]
-    process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    log, ends = config.folder / "log.jsonl", time.monotonic() + 120
-    while time.monotonic() < ends and process.poll() is None:
-        if log.exists() and len(log.read_text().splitlines()) >= 6:
-            break
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert (config.folder / "latest").exists()
-    folder = run(config)
-    assert differences(state_of(straight, 10), state_of(folder, 10)) == []
-
-
-def test_a_finished_run_is_finished(straight: Path, tmp_path: Path) -> None:
-    shutil.copytree(straight, tmp_path / "tiny")
-    before = (tmp_path / "tiny" / "checkpoint-10" / "progress.json").stat().st_mtime_ns
-    folder = run(replace(load_recipe(straight / "config.toml"), out=str(tmp_path)))
-    assert (folder / "checkpoint-10" / "progress.json").stat().st_mtime_ns == before
-    assert len(read_log(folder)) == 10
-
-
 # refusal
 
 
@@ -311,17 +226,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_update(make_config: 
         train_step(setup, [batch], optimizer, lr=0.1)
     assert all(torch.equal(p, before[name]) for name, p in optimizer.masters.items())
     assert all(p.grad is None for p in setup.model.parameters())
-
-
-def test_a_folder_with_a_run_is_refused_unless_it_may_go_on(straight: Path) -> None:
-    with pytest.raises(FileExistsError, match="holds a run already; choose another name, or resume"):
-        run(replace(load_recipe(straight / "config.toml"), resume="none"))
-
-
-def test_going_on_with_another_recipe_is_refused(straight: Path) -> None:
-    config = load_recipe(straight / "config.toml")
-    with pytest.raises(ValueError, match=r"made by another recipe; it differs in: seed \(1 then, 2 now\)"):
-        run(replace(config, seed=2))
 
 
 def test_a_tokenizer_of_another_vocabulary_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
