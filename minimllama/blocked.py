@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-BLOCK = 2**22  # scores held at once, 8 MiB in bfloat16
+BLOCK = 2**21  # scores held at once, 4 MiB in bfloat16
 
 
 def _probabilities(q: Tensor, k: Tensor, scale: float, out: Tensor) -> Tensor:
@@ -39,12 +39,14 @@ class BlockedAttention(torch.autograd.Function):
     def forward(ctx: FunctionCtx, q: Tensor, k: Tensor, v: Tensor, scale: float, block: int = BLOCK) -> Tensor:
         """q: [B, H, S, E], k, v: [B, G, Z, E] -> [B, H, S, E]."""
         ctx.save_for_backward(q, k, v)
-        ctx.scale, ctx.rows = scale, max(1, block // k.shape[2])  # type: ignore[attr-defined]
+        rows = max(1, block // k.shape[2])
+        ctx.scale, ctx.rows = scale, rows  # type: ignore[attr-defined]
         out = torch.empty_like(q)
-        room = q.new_empty(ctx.rows, k.shape[2])  # type: ignore[attr-defined]
+        room = q.new_empty(rows, k.shape[2])  # [M, Z]
         for b, g, heads in _groups(q, k):
-            blocks = q[b, heads].flatten(0, 1).split(ctx.rows)  # type: ignore[attr-defined]
-            mixed = [_probabilities(rows, k[b, g], scale, room[: len(rows)]) @ v[b, g] for rows in blocks]  # [M, E]
+            one_k, one_v = k[b, g].contiguous(), v[b, g].contiguous()
+            blocks = q[b, heads].reshape(-1, q.shape[3]).split(rows)
+            mixed = [_probabilities(x, one_k, scale, room[: len(x)]) @ one_v for x in blocks]  # [M, E]
             out[b, heads] = torch.cat(mixed).view_as(out[b, heads])
         return out
 
@@ -55,18 +57,20 @@ class BlockedAttention(torch.autograd.Function):
         q, k, v = ctx.saved_tensors  # type: ignore[attr-defined]
         scale, rows = ctx.scale, ctx.rows  # type: ignore[attr-defined]
         grad_q, grad_k, grad_v = (torch.empty_like(x) for x in (q, k, v))
-        room = q.new_empty(2, rows, k.shape[2])
+        room = q.new_empty(3, rows, k.shape[2])
         for b, g, heads in _groups(q, k):
+            one_k, one_v = k[b, g].contiguous(), v[b, g].contiguous()
+            sum_k, sum_v = (torch.zeros(x.shape[3], x.shape[2]) for x in (k, v))  # [E, Z], the faster way round
             pieces = []
-            sum_k, sum_v = torch.zeros(k.shape[2:]), torch.zeros(v.shape[2:])  # [Z, E]
-            parts = (x[b, heads].flatten(0, 1).split(rows) for x in (q, grad))
-            for queries, grads in zip(*parts, strict=True):
-                p = _probabilities(queries, k[b, g], scale, room[0, : len(queries)])  # [M, Z]
-                grad_p = torch.mm(grads, v[b, g].T, out=room[1, : len(queries)])  # [M, Z]
-                sum_v += p.T @ grads
-                grad_scores = torch.ops.aten._softmax_backward_data(grad_p, p, -1, p.dtype)  # [M, Z]
-                pieces.append(grad_scores @ k[b, g])
-                sum_k += grad_scores.T @ queries
+            blocks = (x[b, heads].reshape(-1, x.shape[3]).split(rows) for x in (q, grad))
+            for x, dy in zip(*blocks, strict=True):
+                p, dp, ds = room[:, : len(x)]  # [M, Z] each
+                _probabilities(x, one_k, scale, p)
+                sum_v += dy.T @ p
+                torch.mm(dy, one_v.T, out=dp)
+                torch.ops.aten._softmax_backward_data.out(dp, p, -1, p.dtype, grad_input=ds)
+                pieces.append(ds @ one_k)
+                sum_k += x.T @ ds
             grad_q[b, heads] = torch.cat(pieces).mul_(scale).view_as(grad_q[b, heads])
-            grad_k[b, g], grad_v[b, g] = sum_k.mul_(scale), sum_v
+            grad_k[b, g], grad_v[b, g] = sum_k.mul_(scale).T, sum_v.T
         return grad_q, grad_k, grad_v, None, None
