@@ -122,9 +122,6 @@ class ImageTransform:
             raise ValueError(f"tile_size={tile_size} and max_tiles={max_tiles} must be positive")
         self.tile_size, self.max_tiles = tile_size, max_tiles
         self.mean, self.std = tuple(mean), tuple(std)
-        level = (torch.arange(256, dtype=torch.float64) * (1 / 255)).float()
-        # one row per channel: the 256 possible pixel values after rescaling and normalising
-        self._table = torch.stack([(level - m) / s for m, s in zip(torch.tensor(mean), torch.tensor(std), strict=True)])
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "ImageTransform":
@@ -179,11 +176,11 @@ class ImageTransform:
 
     def normalise(self, tiles: Tensor) -> Tensor:
         """uint8 [..., 3, S, S] -> float32 of the same shape: (value / 255 - mean) / std."""
-        table = self._table.to(tiles.device)
-        out = torch.empty(tiles.shape, dtype=torch.float32, device=tiles.device)
-        for channel in range(3):
-            out[..., channel, :, :] = table[channel][tiles[..., channel, :, :].long()]
-        return out
+        # float32 throughout; for all 256 levels that is the same as transformers' way over float64. A scalar divisor
+        # would be turned into a factor on accelerators, and round differently.
+        numbers = ((255.0,), self.mean, self.std)
+        most, mean, std = (torch.tensor(x, dtype=torch.float32, device=tiles.device).view(-1, 1, 1) for x in numbers)
+        return tiles.float().div_(most).sub_(mean).div_(std)
 
     def __call__(self, images: Sequence[Sequence[Image.Image]]) -> ImageBatch:
         """One list of PIL images per sample (it may be empty) -> ImageBatch.

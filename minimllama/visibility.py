@@ -167,6 +167,8 @@ def look(visible: Tensor, groups: RowGroups, tokens_per_tile: int, *, leak: bool
             full = seen | ~seen.any(-1, keepdim=True)  # [B, 1, I*K]
         else:
             full = full | ~full.any(-1, keepdim=True)  # [B, N*T, I*K]
+    if bool(full.all()):
+        return Sight(sees=sees, n_keys=n_vision, mask=None, groups=groups)
     mask = full.repeat_interleave(tokens_per_tile, dim=-1).unsqueeze(1)
     return Sight(sees=sees, n_keys=n_vision, mask=mask, groups=groups)
 
