@@ -6,7 +6,7 @@ pass computes both again, so that memory grows with the block and not with the s
 docs/performance.md.
 
 Shapes: B rows, H query heads, G key/value heads, S queries, Z keys, E features per head; for one row and one
-key head the queries of its H / G heads are M = S * H / G rows.
+key head the queries of its H / G heads are S * H / G rows, taken M at a time; W is the most that fit a block.
 """
 
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ class BlockedAttention(torch.autograd.Function):
         rows = max(1, block // k.shape[2])
         ctx.scale, ctx.rows = scale, rows  # type: ignore[attr-defined]
         out = torch.empty_like(q)
-        room = q.new_empty(rows, k.shape[2])  # [M, Z]
+        room = q.new_empty(rows, k.shape[2])  # [W, Z]
         for b, g, heads in _groups(q, k):
             one_k, one_v = k[b, g].contiguous(), v[b, g].contiguous()
             blocks = q[b, heads].reshape(-1, q.shape[3]).split(rows)
