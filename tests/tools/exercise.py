@@ -6,6 +6,7 @@ import torch
 
 from lora import TuneConfig, apply_tuning, merge_adapters
 from minimllama import Message, MiniMllama, Tokenizer, encode_dialog, generate, load_model, next_token_logits
+from minimllama.attention_map import attention_of, to_page
 from minimllama.chat import pad_rows
 from minimllama.init import initialise
 from minimllama.layers import attend
@@ -46,6 +47,9 @@ def _generate() -> None:
     generate(model, PROMPTS, images, max_new_tokens=3, temperature=1.0, top_p=0.9)
     suffixes = [torch.tensor([20, 21, 22, 23]), torch.tensor([30])]
     next_token_logits(model, PROMPTS, suffixes, [5, 6, 7, 8, 9], images)
+    for sizes in ([(30, 20)], [(30, 20), (12, 12)]):
+        looked = attention_of(model, prompt(9, 1, range(2, 2 + len(sizes))), pictures([sizes]), [5, 7, 8])
+        to_page(looked, sizes[0], TINY.vision)
 
 
 def _short_and_long_attention() -> None:
