@@ -1,4 +1,4 @@
-"""python -m eval predict | join | score | judge | judge-llm | table | report | demo: from a checkpoint to Table I."""
+"""python -m eval COMMAND: predict, join, score, judge, judge-llm, table, report, explain, demo."""
 
 import json
 import sys
@@ -120,6 +120,12 @@ def _report(arguments: Sequence[str]) -> None:
     say(f"wrote {write_report(tyro.cli(ReportConfig, args=arguments, prog='python -m eval report'))}")
 
 
+def _explain(arguments: Sequence[str]) -> None:
+    from eval.explain import ExplainConfig, run_explain
+
+    say(f"wrote {run_explain(tyro.cli(ExplainConfig, args=arguments, prog='python -m eval explain'))}")
+
+
 def _demo(arguments: Sequence[str]) -> None:
     from eval.demo import DemoConfig, run_demo
 
@@ -134,6 +140,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "judge-llm": _judge_llm,
     "table": _table,
     "report": _report,
+    "explain": _explain,
     "demo": _demo,
 }
 

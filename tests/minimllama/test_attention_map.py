@@ -1,6 +1,7 @@
 """Attention of chosen tokens: transformers' own weights, the pixels that a patch shows, nothing left behind."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -72,9 +73,12 @@ def test_weights_are_those_that_transformers_returns(mode: str, tmp_path) -> Non
     theirs.save_pretrained(tmp_path / "m")
     ours, tokens, images = load_model(tmp_path / "m", semantics=mode).eval(), pad_rows(TOKENS, PAD), pictures(PICTURES)
     wanted: dict[int, torch.Tensor] = {}
+
+    def keep(layer: int) -> Callable[..., None]:
+        return lambda _module, _inputs, result: wanted.__setitem__(layer, result[1])
+
     for i in TINY.text.cross_layers:
-        layer = theirs.get_submodule(f"model.language_model.layers.{i}.cross_attn")
-        layer.register_forward_hook(lambda _m, _i, result, i=i: wanted.__setitem__(i, result[1]))
+        theirs.get_submodule(f"model.language_model.layers.{i}.cross_attn").register_forward_hook(keep(i))
     with hf_semantics(mode):
         theirs(**hf_inputs(tokens, images, TINY))
     with watch(ours) as seen:

@@ -1,0 +1,142 @@
+"""python -m eval explain: the folder that it writes, and how far attention and occlusion agree."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.stats import spearmanr
+
+from eval.__main__ import main
+from eval.explain import ExplainConfig, agreement, rank_correlation
+from eval.predict import read_predictions
+from train.ecg import LEADS
+
+IDS = ("sim-5-test-000006", "sim-5-test-000002")
+LABELS = ("CLBBB", "LAO/LAE", "MI")
+
+
+@pytest.fixture(scope="module")
+def explained(checkpoint: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("explained") / "folder"
+    chosen = ["--labels", *LABELS, "--ids", *IDS, "--n", "7", "--seed", "5"]
+    model = ["--model", str(checkpoint), "--adapter", str(adapter)]
+    assert main(["explain", *model, "--suite", "simulated", "--split", "test", *chosen, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def result(explained: Path) -> dict:
+    return json.loads((explained / "explain.json").read_text())
+
+
+# equation
+
+
+def test_rank_correlation_is_that_of_scipy() -> None:
+    rng = np.random.default_rng(0)
+    for n in (4, 12):
+        a, b = rng.integers(0, 5, n).astype(float).tolist(), rng.normal(size=n).tolist()
+        assert rank_correlation(a, b) == pytest.approx(spearmanr(a, b)[0])
+    assert rank_correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]) is None
+
+
+def test_agreement_by_hand() -> None:
+    def case(attention: list[float], occlusion: list[float]) -> dict:
+        values = [
+            {"attention": a, "occlusion": o, "density": -a, "area": 0.1}
+            for a, o in zip(attention, occlusion, strict=True)
+        ]
+        return {"label": "A", "leads": dict(zip(("I", "II", "V1"), values, strict=True)), "areas": {"strip": values[1]}}
+
+    found = agreement([case([0.1, 0.2, 0.3], [0.0, -1.0, 2.0]), case([0.3, 0.2, 0.1], [0.0, -1.0, 2.0])])["A"]
+    assert found["n"] == 2
+    assert found["rho_attention"] == {"mean": 0.0, "standard_error": pytest.approx(1.0), "n": 2}  # rho 1 and -1
+    assert found["rho_area"] == {"mean": None, "standard_error": None, "n": 0}
+    assert found["same_first_lead"] == 0.5
+    assert found["means"]["strip"]["occlusion"] == -1.0
+    assert found["means"]["strip"]["abs_occlusion"] == 1.0
+
+
+# property
+
+
+def test_there_is_a_case_for_every_record_and_label_in_the_suites_order(result: dict) -> None:
+    ids = sorted(IDS)
+    assert [(case["id"], case["label"]) for case in result["cases"]] == [(i, code) for i in ids for code in LABELS]
+    assert set(result) == {"settings", "synthetic", "gates", "agreement", "cases"}
+    assert list(result["agreement"]) == list(LABELS)
+
+
+def test_log_odds_are_those_of_the_predictions(result: dict, predictions: dict[str, Path]) -> None:
+    lines = {line["id"]: line for line in read_predictions(predictions["tuned-test"])}
+    for case in result["cases"]:
+        line, protocol = lines[case["id"]], "superclass" if case["label"] == "MI" else "statements"
+        assert case["log_odds"] == pytest.approx(line["log_odds"][protocol][case["label"]], abs=1e-4)
+        known = line["truth"]["superclass"] if case["label"] == "MI" else line["truth"]["labels"]
+        assert case["truth"] == (case["label"] in known)
+
+
+def test_every_lead_has_its_attention_and_what_wiping_it_does(result: dict) -> None:
+    for case in result["cases"]:
+        assert tuple(case["leads"]) == LEADS
+        assert all({"attention", "occlusion"} <= set(lead) for lead in case["leads"].values())
+        assert set(case["areas"]) == {"rhythm strip", "limb leads", "V1-V6"}
+        on_page = sum(lead["attention"] for lead in case["leads"].values())
+        assert on_page > 0
+        assert 0 < case["class_tokens"] < 1
+        assert (
+            case["areas"]["V1-V6"]["attention"] <= sum(case["leads"][f"V{i}"]["attention"] for i in range(1, 7)) + 1e-6
+        )
+        layers = list(case["attention_by_layer"].values())
+        for lead in LEADS:
+            mean = np.mean([layer[lead] for layer in layers])
+            assert case["leads"][lead]["attention"] == pytest.approx(float(mean), abs=1e-5)
+    assert len({round(case["leads"]["V1"]["occlusion"], 6) for case in result["cases"]}) == len(result["cases"])
+
+
+def test_every_case_has_its_picture(explained: Path, result: dict) -> None:
+    names = [case["heat"] for case in result["cases"]]
+    assert sorted(names) == sorted(path.name for path in explained.glob("*.png"))
+    assert "sim_5_test_000002_LAO_LAE.png" in names
+    pictures = [np.asarray(Image.open(explained / name)) for name in names]
+    assert all(picture.shape == (256, 512, 3) for picture in pictures)
+    assert any((a != b).any() for a, b in pairwise(pictures))
+
+
+def test_records_beyond_the_number_of_pictures_get_none(checkpoint: Path, tmp_path: Path) -> None:
+    chosen = ["--model", str(checkpoint), "--n", "1", "--seed", "5", "--labels", "MI"]
+    assert main(["explain", *chosen, "--pictures", "0", "--out", str(tmp_path / "a")]) == 0
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["explain.json"]
+    assert json.loads((tmp_path / "a" / "explain.json").read_text())["cases"][0]["heat"] is None
+
+
+# refusal
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"labels": ("MI",), "suite": "ptb"}, "suite='ptb' is not one of"),
+        ({"labels": ()}, "must name at least one code"),
+        ({"labels": ("MI", "MI")}, "none twice"),
+        ({"labels": ("MI",), "pictures": -1}, "pictures=-1 must not be negative"),
+        ({"labels": ("MI", "FLU")}, "labels: FLU not in NORM, MI,"),
+    ],
+)
+def test_a_contradiction_is_refused(fields: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ExplainConfig(**fields)
+
+
+def test_a_record_that_is_not_there_and_a_folder_that_is_are_refused(
+    checkpoint: Path, explained: Path, tmp_path: Path, capsys
+) -> None:
+    chosen = ["--model", str(checkpoint), "--n", "2", "--seed", "5", "--labels", "MI", "--ids", "nobody"]
+    assert main(["explain", *chosen, "--out", str(tmp_path / "b")]) == 2
+    assert "error: ids: nobody not among the 2 records of test" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
+    assert main(["explain", *chosen, "--out", str(explained)]) == 2
+    assert "exists" in capsys.readouterr().err
