@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eval.pages import about, check_page_kind, page_of
 from eval.shards import missing, parse_shard, shard_path
 from eval.suites import SUITES, Suite, page_for
 from lora import load_adapter
@@ -35,11 +36,9 @@ from minimllama import (
 from minimllama.console import Progress, duration
 from minimllama.nano import resolve_model
 from minimllama.tokenizer import stop_ids
-from train.ecg import STYLES, EcgRecord, LabelSet, PaperStyle, build_example, draw_page
+from train.ecg import STYLES, EcgRecord, LabelSet, PaperStyle, build_example
 from train.ecg.instruct import report_text, yes_no_question
 from train.ecg.labels import superclasses_of
-
-BLANK = 255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +53,7 @@ class PredictConfig:
         split: "train", "validate" or "test".
         n, seed: of the simulated suite; its own if None.
         page: of STYLES; fitted to the model's tiles if empty.
+        distort: what happens to the pages, of eval.pages.PAGE_KINDS.
         texts: tasks whose answers are generated; () for scores only.
         max_new_tokens: per answer.
         batch: pages per forward pass.
@@ -72,6 +72,7 @@ class PredictConfig:
     n: int | None = None
     seed: int | None = None
     page: str = ""
+    distort: str = "clean"
     texts: tuple[str, ...] = ("superclass", "statements", "report")
     max_new_tokens: int = 96
     batch: int = 16
@@ -86,6 +87,7 @@ class PredictConfig:
             raise ValueError(f"suite={self.suite!r} is not one of {', '.join(SUITES)}")
         if unknown := [task for task in self.texts if task not in TASK_QUESTIONS]:
             raise ValueError(f"texts: {', '.join(unknown)} not in {', '.join(TASK_QUESTIONS)}")
+        check_page_kind(self.distort)
         parse_shard(self.shard)
         if self.batch < 1 or self.max_new_tokens < 1:
             raise ValueError(f"batch={self.batch} and max_new_tokens={self.max_new_tokens} must be positive")
@@ -136,7 +138,7 @@ class Predictor:
     model: MiniMllama
     tokenizer: Tokenizer
     transform: ImageTransform
-    style: PaperStyle
+    page_name: str
     suite: Suite
     config: PredictConfig
 
@@ -153,10 +155,15 @@ class Predictor:
             model=model,
             tokenizer=load_tokenizer(folder),
             transform=ImageTransform(vision.tile_size, vision.max_tiles),
-            style=STYLES[config.page or page_for(vision)],
+            page_name=config.page or page_for(vision),
             suite=SUITES[config.suite],
             config=config,
         )
+
+    @property
+    def style(self) -> PaperStyle:
+        """Of the pages."""
+        return STYLES[self.page_name]
 
     def answers(self, question: str, images: ImageBatch) -> list[dict[str, Any]]:
         """Generate one answer per page: text, number of tokens, whether it ended by itself."""
@@ -176,10 +183,12 @@ class Predictor:
 
     def predict(self, records: Sequence[EcgRecord]) -> list[dict[str, Any]]:
         """One line per record."""
-        rng = np.random.default_rng(0)
-        pages = [draw_page(record, self.style, rng).image for record in records]
-        images = self.transform([[page] for page in pages]).to(self.config.device)
-        lines = [_reference(record, self.suite) for record in records]
+        pages = [page_of(record, self.style, self.config.distort) for record in records]
+        images = self.transform([[page.image] for page in pages]).to(self.config.device)
+        lines = [
+            {**_reference(record, self.suite), "about": about(record, page, self.page_name)}
+            for record, page in zip(records, pages, strict=True)
+        ]
         for name, label_set in self.suite.label_sets.items():
             scores = score_labels(self.model, ask_yes_no(label_set, self.tokenizer), images)
             for line, row in zip(lines, scores.tolist(), strict=True):
