@@ -1,4 +1,4 @@
-"""python -m eval COMMAND: predict, join, score, judge, judge-llm, table, report, explain, demo."""
+"""python -m eval COMMAND: predict, join, score, judge, judge-llm, table, report, explain, card, demo."""
 
 import json
 import sys
@@ -121,9 +121,16 @@ def _report(arguments: Sequence[str]) -> None:
 
 
 def _explain(arguments: Sequence[str]) -> None:
-    from eval.explain import ExplainConfig, run_explain
+    from eval.explain import ExplainConfig, explained_text, run_explain
 
-    say(f"wrote {run_explain(tyro.cli(ExplainConfig, args=arguments, prog='python -m eval explain'))}")
+    out = run_explain(tyro.cli(ExplainConfig, args=arguments, prog="python -m eval explain"))
+    say(f"{explained_text(out)}\n\nwrote {out}")
+
+
+def _card(arguments: Sequence[str]) -> None:
+    from eval.model_card import CardConfig, write_card
+
+    say(f"wrote {write_card(tyro.cli(CardConfig, args=arguments, prog='python -m eval card'))}")
 
 
 def _demo(arguments: Sequence[str]) -> None:
@@ -141,6 +148,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "table": _table,
     "report": _report,
     "explain": _explain,
+    "card": _card,
     "demo": _demo,
 }
 

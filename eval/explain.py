@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from eval.agreement import agreement, agreement_text
 from eval.heat import areas_of, lead_places, look_for_labels, overlay, share_of
 from eval.occlusion import empty_paper, occlude
 from eval.predict import PredictConfig, Predictor, YesNo, ask_yes_no
@@ -93,58 +94,6 @@ class ExplainConfig:
         )
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 0, ties in the middle: float [n] -> float [n]."""
-    below = (values[:, None] > values).sum(1)
-    return below + ((values[:, None] == values).sum(1) - 1) / 2
-
-
-def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Spearman's rho; None if one of them is the same everywhere."""
-    x, y = (ranks(np.asarray(values, float)) for values in (a, b))
-    if not x.std() or not y.std():
-        return None
-    return float(np.corrcoef(x, y)[0, 1])
-
-
-def agreement(cases: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """For each label, over its cases: how a lead's attention and the size of its occlusion go together.
-
-    Returns:
-        Per label the number of cases, the mean over cases of Spearman's rho over the leads and its standard error, for
-        attention, for its density, and for the mere area of a lead's boxes (which needs no model); how often the lead
-        with the most attention is the one whose loss changes most; and the means over cases of every area.
-    """
-    found = {}
-    for label in dict.fromkeys(case["label"] for case in cases):
-        own = [case for case in cases if case["label"] == label]
-        result: dict[str, Any] = {"n": len(own)}
-        for name in ("attention", "density", "area"):
-            pairs = [_columns(case, name) for case in own]
-            rhos = [rho for looked, moved in pairs if (rho := rank_correlation(looked, moved)) is not None]
-            error = float(np.std(rhos, ddof=1) / len(rhos) ** 0.5) if len(rhos) > 1 else None
-            mean = float(np.mean(rhos)) if rhos else None
-            result[f"rho_{name}"] = {"mean": mean, "standard_error": error, "n": len(rhos)}
-        tops = [np.argmax(looked) == np.argmax(moved) for looked, moved in (_columns(c, "attention") for c in own)]
-        result["same_first_lead"] = float(np.mean(tops))
-        areas = [area for area in own[0]["areas"] if all(area in case["areas"] for case in own)]
-        result["means"] = {area: _means([case["areas"][area] for case in own]) for area in areas}
-        found[label] = result
-    return found
-
-
-def _means(values: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Of an area, over cases."""
-    sizes = float(np.mean([abs(value["occlusion"]) for value in values]))
-    return {name: float(np.mean([value[name] for value in values])) for name in values[0]} | {"abs_occlusion": sizes}
-
-
-def _columns(case: dict[str, Any], name: str) -> tuple[list[float], list[float]]:
-    """(attention, density or area, absolute occlusion) of a case's leads."""
-    leads = case["leads"].values()
-    return [lead[name] for lead in leads], [abs(lead["occlusion"]) for lead in leads]
-
-
 def _values(heat: np.ndarray, boxes: Sequence[Box], occlusion: float) -> dict[str, float]:
     """What explain.json says of an area."""
     share = share_of(heat, boxes)
@@ -218,6 +167,18 @@ def _records(config: ExplainConfig) -> Iterator[EcgRecord]:
         raise ValueError(f"ids: {', '.join(sorted(wanted))} not among the {len(source)} records of {config.split}")
 
 
+def explained_text(folder: Path) -> str:
+    """What is to be seen in an explain.json as a whole: the agreement over pages that have the label, and over all."""
+    found = json.loads((folder / "explain.json").read_text())["agreement"]
+    parts = [("pages that have the label", found["present"]), ("all pages", found["all"])]
+    shown = "\n\n".join(f"{name}\n{agreement_text(part)}" for name, part in parts if part)
+    return (
+        f"{shown}\n\nrho: Spearman's, over the leads of a page, of attention and the size of occlusion, mean over "
+        "pages +- standard error; rho of area: of a lead's mere area and the size of occlusion. att: share of the "
+        "attention; occ: change of the log-odds when these leads are wiped together."
+    )
+
+
 def run_explain(config: ExplainConfig) -> Path:
     """Explain labels of records.
 
@@ -246,7 +207,7 @@ def run_explain(config: ExplainConfig) -> Path:
         "settings": settings,
         "synthetic": SUITES[config.suite].synthetic,
         "gates": dict(zip(map(str, layers), gates, strict=True)),
-        "agreement": agreement(cases),
+        "agreement": {"all": agreement(cases), "present": agreement([case for case in cases if case["truth"]])},
         "cases": cases,
     }
     (config.out / "explain.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""python -m eval explain: the folder that it writes, and how far attention and occlusion agree."""
+"""python -m eval explain: the folder that it writes, and what it refuses."""
 
 import json
 from itertools import pairwise
@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.stats import spearmanr
 
 from eval.__main__ import main
-from eval.explain import ExplainConfig, agreement, rank_correlation
+from eval.explain import ExplainConfig, explained_text
 from eval.predict import read_predictions
 from train.ecg import LEADS
 
@@ -32,34 +31,6 @@ def result(explained: Path) -> dict:
     return json.loads((explained / "explain.json").read_text())
 
 
-# equation
-
-
-def test_rank_correlation_is_that_of_scipy() -> None:
-    rng = np.random.default_rng(0)
-    for n in (4, 12):
-        a, b = rng.integers(0, 5, n).astype(float).tolist(), rng.normal(size=n).tolist()
-        assert rank_correlation(a, b) == pytest.approx(spearmanr(a, b)[0])
-    assert rank_correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]) is None
-
-
-def test_agreement_by_hand() -> None:
-    def case(attention: list[float], occlusion: list[float]) -> dict:
-        values = [
-            {"attention": a, "occlusion": o, "density": -a, "area": 0.1}
-            for a, o in zip(attention, occlusion, strict=True)
-        ]
-        return {"label": "A", "leads": dict(zip(("I", "II", "V1"), values, strict=True)), "areas": {"strip": values[1]}}
-
-    found = agreement([case([0.1, 0.2, 0.3], [0.0, -1.0, 2.0]), case([0.3, 0.2, 0.1], [0.0, -1.0, 2.0])])["A"]
-    assert found["n"] == 2
-    assert found["rho_attention"] == {"mean": 0.0, "standard_error": pytest.approx(1.0), "n": 2}  # rho 1 and -1
-    assert found["rho_area"] == {"mean": None, "standard_error": None, "n": 0}
-    assert found["same_first_lead"] == 0.5
-    assert found["means"]["strip"]["occlusion"] == -1.0
-    assert found["means"]["strip"]["abs_occlusion"] == 1.0
-
-
 # property
 
 
@@ -67,7 +38,9 @@ def test_there_is_a_case_for_every_record_and_label_in_the_suites_order(result: 
     ids = sorted(IDS)
     assert [(case["id"], case["label"]) for case in result["cases"]] == [(i, code) for i in ids for code in LABELS]
     assert set(result) == {"settings", "synthetic", "gates", "agreement", "cases"}
-    assert list(result["agreement"]) == list(LABELS)
+    assert list(result["agreement"]["all"]) == list(LABELS)
+    present = {case["label"] for case in result["cases"] if case["truth"]}
+    assert set(result["agreement"]["present"]) == present
 
 
 def test_log_odds_are_those_of_the_predictions(result: dict, predictions: dict[str, Path]) -> None:
@@ -104,6 +77,12 @@ def test_every_case_has_its_picture(explained: Path, result: dict) -> None:
     pictures = [np.asarray(Image.open(explained / name)) for name in names]
     assert all(picture.shape == (256, 512, 3) for picture in pictures)
     assert any((a != b).any() for a, b in pairwise(pictures))
+
+
+def test_the_table_has_a_row_for_every_label(explained: Path) -> None:
+    shown = explained_text(explained)
+    assert "all pages" in shown
+    assert all(any(line.startswith(f"{code} ") for line in shown.splitlines()) for code in LABELS)
 
 
 def test_records_beyond_the_number_of_pictures_get_none(checkpoint: Path, tmp_path: Path) -> None:
