@@ -1,4 +1,4 @@
-"""python -m eval COMMAND: predict, join, score, judge, judge-llm, table, report, explain, card, demo."""
+"""python -m eval COMMAND: predict, join, score, judge, judge-llm, table, report, suites, explain, card, demo."""
 
 import json
 import sys
@@ -28,6 +28,15 @@ def _predict(arguments: Sequence[str]) -> None:
         world.say(f"wrote {path}")
     finally:
         stop()
+
+
+def _suites(arguments: Sequence[str]) -> None:
+    from eval.suites import SUITES
+
+    if unknown := [name for name in arguments if name not in SUITES]:
+        raise ValueError(f"no suite {', '.join(unknown)}; there are {', '.join(SUITES)}")
+    for name in arguments or SUITES:
+        say(SUITES[name].line())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +156,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "judge-llm": _judge_llm,
     "table": _table,
     "report": _report,
+    "suites": _suites,
     "explain": _explain,
     "card": _card,
     "demo": _demo,

@@ -150,6 +150,25 @@ def parse_labels(text: str, label_set: LabelSet | str | Sequence[str]) -> set[st
     return set() if _NONE.search(text) else None
 
 
+_CODE15_NONE = re.compile(r"\b(?:NORM|ABNORMAL)\b|\b(?:ab)?normal ECG\b", re.I)
+
+
+def parse_protocol(text: str, protocol: str, label_set: LabelSet) -> set[str] | None:
+    """The labels of a protocol that an answer asserts, as `parse_labels`.
+
+    In CODE-15's question of ECGBench the words NORM and ABNORMAL answer for a record that has none of the six labels.
+    A group of statements is read in an answer about all of them, so that one that names none of the group has
+    answered.
+    """
+    if protocol in ("diagnostic", "form", "rhythm"):
+        codes = parse_labels(text, "statements")
+        return None if codes is None else codes & set(label_set.codes)
+    codes = parse_labels(text, label_set)
+    if codes is None and protocol == "code15" and _CODE15_NONE.search(text):
+        return set()
+    return codes
+
+
 def _split_clauses(text: str) -> list[str]:
     clauses, start = [], 0
     for end in _CLAUSE_END.finditer(text):

@@ -20,8 +20,9 @@ import numpy as np
 
 from eval.agreement import agreement, agreement_text
 from eval.heat import areas_of, lead_places, look_for_labels, overlay, share_of
+from eval.likelihood import YesNo, ask_yes_no
 from eval.occlusion import empty_paper, occlude
-from eval.predict import PredictConfig, Predictor, YesNo, ask_yes_no
+from eval.predict import PredictConfig, Predictor
 from eval.suites import SUITES
 from minimllama.console import Progress
 from train.ecg import LEADS, EcgRecord, LabelSet, draw_page

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from eval.predict import YesNo, score_labels
+from eval.likelihood import YesNo, score_labels
 from minimllama import ImageTransform, MiniMllama
 from minimllama.attention_map import PageMap, to_page, watch
 from train.ecg import LEADS, EcgRecord, Page

@@ -13,8 +13,9 @@ numbers that the reference does not state. The score is the mean of the criteria
 agreement of statements, not style.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from eval.answers import parse_labels, parse_measurements
 from train.ecg.labels import LABEL_SETS
@@ -77,6 +78,47 @@ def judge_by_rules(reference: str, candidate: str) -> Verdict:
         "rhythm": _criterion(f1("rhythm"), _numbers(("heart_rate",), ours, theirs)),
     }
     return Verdict(score=10 * sum(criteria.values()) / len(criteria), criteria=criteria)
+
+
+# References of PULSE's 500 that are a chatbot's "please provide the ECG report"; a judge cannot grade against them.
+BROKEN_REFERENCES = ("12941", "09740", "06353", "09110", "03805", "16239", "10743", "08880")
+
+
+def is_broken(case_id: str, reference: str) -> bool:
+    """Whether a reference is a chatbot's question and not a report, by its words or by its published name."""
+    asks = reference.strip().lower().startswith("sure, please provide")
+    return asks or (case_id.startswith("ptb-report-") and case_id[11:16] in BROKEN_REFERENCES)
+
+
+def broken_reference(line: Mapping[str, Any]) -> bool:
+    """Whether a line of predictions has such a reference."""
+    return is_broken(str(line.get("item", "")), line["truth"]["report"] or "")
+
+
+def judged_pair(line: Mapping[str, Any], *, with_questions: bool = False) -> tuple[str, str] | None:
+    """(reference, candidate) of a line of predictions: its reports, or the answers of its dialog (suite arena).
+
+    Args:
+        line: of a predictions file.
+        with_questions: put the dialog's questions before the answers on both sides.
+
+    Returns:
+        None if there is nothing to judge.
+    """
+    if "arena" in line["texts"]:
+        told, truth = line["texts"]["arena"], line["truth"]
+        candidates = [turn["text"] for turn in told.get("turns", [told])]
+        both = [_dialog(truth["questions"], answers, with_questions) for answers in (truth["answers"], candidates)]
+        return both[0], both[1]
+    if "report" not in line["texts"] or not line["truth"]["report"]:
+        return None
+    return line["truth"]["report"], line["texts"]["report"]["text"]
+
+
+def _dialog(questions: list[str], answers: list[str], with_questions: bool) -> str:
+    if not with_questions:
+        return "\n".join(answers)
+    return "\n".join(f"Question: {q}\nAnswer: {a}" for q, a in zip(questions, answers, strict=True))
 
 
 Judge = Callable[[str, str], Verdict]

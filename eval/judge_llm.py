@@ -18,13 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from eval.judge import is_broken
 from eval.judge_prompts import PROTOCOLS
 from minimllama.console import Progress, say
 
 CONSTANT_REPORT = "Sinus rhythm. Normal ECG."
 PAGE_TOKENS = 1500  # assumed of an image in the estimate; services count differently
-# References of PULSE's 500 that are a chatbot's "please provide the ECG report"; a judge cannot grade against them.
-BROKEN_REFERENCES = ("12941", "09740", "06353", "09110", "03805", "16239", "10743", "08880")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +85,7 @@ def check_references(cases: Sequence[Case]) -> None:
     Raises:
         ValueError: naming them.
     """
-    broken = [
-        case.case_id
-        for case in cases
-        if case.reference.strip().lower().startswith("sure, please provide")
-        or (case.case_id.startswith("ptb-report-") and case.case_id[11:16] in BROKEN_REFERENCES)
-    ]
+    broken = [case.case_id for case in cases if is_broken(case.case_id, case.reference)]
     if broken:
         raise ValueError(f"{len(broken)} references are a chatbot's question, not a report: {', '.join(broken)}")
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from eval.predict import YesNo, score_labels
+from eval.likelihood import YesNo, score_labels
 from minimllama import ImageTransform, MiniMllama
 from train.ecg import EcgRecord, PaperStyle, draw_page
 from train.ecg.page import Box

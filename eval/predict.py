@@ -1,9 +1,6 @@
 """predictions.jsonl: what a model says about each record of a suite, in words and as log-odds. Scoring reads only this.
 
-Log-odds of a label: logit of "Yes" minus logit of "No" after "Does this ECG show ...?". All labels of a page
-are one batch that shares the image's keys and values and the beginning of the prompt.
-
-Shapes: B pages, L labels.
+Scores of labels: eval.likelihood. Questions: the same about every page, or each record's own (eval.answering).
 """
 
 import json
@@ -13,32 +10,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
+from eval.answering import answer_own, ask, choose_letters, generate_answers
+from eval.benchmark_files import AskedRecord
+from eval.likelihood import SCORES, score_page
 from eval.pages import about, check_page_kind, page_of
+from eval.questions import TASK_QUESTIONS
+from eval.references import reference
 from eval.shards import missing, parse_shard, shard_path
 from eval.suites import SUITES, Suite, page_for
 from lora import load_adapter
-from minimllama import (
-    ImageBatch,
-    ImageTransform,
-    Message,
-    MiniMllama,
-    Tokenizer,
-    encode_dialog,
-    generate,
-    load_model,
-    load_tokenizer,
-    next_token_logits,
-)
-from minimllama.console import Progress, duration
+from minimllama import ImageBatch, ImageTransform, MiniMllama, Tokenizer, load_model, load_tokenizer
+from minimllama.console import Progress, duration, say
 from minimllama.nano import resolve_model
-from minimllama.tokenizer import stop_ids
-from train.ecg import STYLES, EcgRecord, LabelSet, PaperStyle, build_example
-from train.ecg.instruct import report_text, yes_no_question
-from train.ecg.labels import superclasses_of
+from train.ecg import STYLES, EcgRecord, PaperStyle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +40,8 @@ class PredictConfig:
         n, seed: of the simulated suite; its own if None.
         page: of STYLES; fitted to the model's tiles if empty.
         distort: what happens to the pages, of eval.pages.PAGE_KINDS.
-        texts: tasks whose answers are generated; () for scores only.
+        texts: tasks whose answers are generated; the suite's own if None, () for scores only.
+        scores: of eval.likelihood.SCORES; thresholds and tables are made from one of them.
         max_new_tokens: per answer.
         batch: pages per forward pass.
         dtype: "bfloat16" or "float32".
@@ -73,7 +60,8 @@ class PredictConfig:
     seed: int | None = None
     page: str = ""
     distort: str = "clean"
-    texts: tuple[str, ...] = ("superclass", "statements", "report")
+    texts: tuple[str, ...] | None = None
+    scores: tuple[str, ...] = ("yes_no",)
     max_new_tokens: int = 96
     batch: int = 16
     dtype: str = "float32"
@@ -85,50 +73,23 @@ class PredictConfig:
     def __post_init__(self) -> None:
         if self.suite not in SUITES:
             raise ValueError(f"suite={self.suite!r} is not one of {', '.join(SUITES)}")
-        if unknown := [task for task in self.texts if task not in TASK_QUESTIONS]:
-            raise ValueError(f"texts: {', '.join(unknown)} not in {', '.join(TASK_QUESTIONS)}")
+        suite = SUITES[self.suite]
+        known = {"texts": [suite.own] if suite.own else list(TASK_QUESTIONS), "scores": list(SCORES)}
+        for option, values in (("texts", self.tasks), ("scores", self.scores)):
+            if unknown := [value for value in values if value not in known[option]]:
+                raise ValueError(f"{option}: {', '.join(unknown)} not in {', '.join(known[option])}")
+        if suite.configuration and (self.page or self.distort != "clean"):
+            raise ValueError(f"suite {suite.name} shows published pictures as they are; page and distort do not apply")
         check_page_kind(self.distort)
         parse_shard(self.shard)
         if self.batch < 1 or self.max_new_tokens < 1:
             raise ValueError(f"batch={self.batch} and max_new_tokens={self.max_new_tokens} must be positive")
 
-
-@dataclass(frozen=True, kw_only=True)
-class YesNo:
-    """The yes/no questions of a label set, cut into a common beginning and one ending each.
-
-    Attributes:
-        prompt: int64 [length], up to where the questions begin to differ.
-        suffixes: int64 [length] each, per label.
-        yes, no: first token of either answer.
-    """
-
-    prompt: Tensor
-    suffixes: list[Tensor]
-    yes: int
-    no: int
-
-
-def ask_yes_no(label_set: LabelSet, tokenizer: Tokenizer) -> YesNo:
-    """Tokenise every whole question, then cut: a word is never tokenised in two halves."""
-    rows = []
-    for label in label_set.labels:
-        message = Message(role="user", text=yes_no_question(label.name), n_images=1)
-        rows.append(encode_dialog([message], tokenizer).tokens)
-    shared = 0
-    while len({int(row[shared]) for row in rows}) == 1 and shared < min(map(len, rows)) - 1:
-        shared += 1
-    yes, no = tokenizer.encode("Yes.")[0], tokenizer.encode("No.")[0]
-    if yes == no:
-        raise ValueError("the tokenizer begins Yes and No with the same token, so they cannot be told apart")
-    return YesNo(prompt=rows[0][:shared], suffixes=[row[shared:] for row in rows], yes=yes, no=no)
-
-
-def score_labels(model: MiniMllama, questions: YesNo, images: ImageBatch) -> Tensor:
-    """Log-odds of every label on every page, float32 [B, L]."""
-    prompts = [questions.prompt] * len(images)
-    logits = next_token_logits(model, prompts, questions.suffixes, [questions.yes, questions.no], images)
-    return logits[..., 0] - logits[..., 1]  # [B, L]
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What is generated; the answer to a record's own question stands under what it is."""
+        suite = SUITES[self.suite]
+        return self.texts if self.texts is not None else ((suite.own,) if suite.own else suite.texts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,64 +128,39 @@ class Predictor:
 
     def answers(self, question: str, images: ImageBatch) -> list[dict[str, Any]]:
         """Generate one answer per page: text, number of tokens, whether it ended by itself."""
-        prompt = encode_dialog([Message(role="user", text=question, n_images=1)], self.tokenizer).tokens
-        stops = stop_ids(self.tokenizer)
-        limit = self.config.max_new_tokens
-        rows = generate(self.model, [prompt] * len(images), images, max_new_tokens=limit, stop_ids=stops)
-        new = [row[len(prompt) :].tolist() for row in rows]
-        return [
-            {
-                "text": self.tokenizer.decode(ids),
-                "n_tokens": len(ids),
-                "ended": bool(ids) and ids[-1] in stops,
-            }
-            for ids in new
-        ]
+        prompts = [ask(question, self.tokenizer)] * len(images)
+        return generate_answers(self.model, self.tokenizer, prompts, images, self.config.max_new_tokens)
 
-    def predict(self, records: Sequence[EcgRecord]) -> list[dict[str, Any]]:
+    def predict(self, records: Sequence[EcgRecord | AskedRecord]) -> list[dict[str, Any]]:
         """One line per record."""
-        pages = [page_of(record, self.style, self.config.distort) for record in records]
-        images = self.transform([[page.image] for page in pages]).to(self.config.device)
-        lines = [
-            {**_reference(record, self.suite), "about": about(record, page, self.page_name)}
-            for record, page in zip(records, pages, strict=True)
-        ]
+        lines, asked = [reference(record, self.suite) for record in records], []
+        pictures = []
+        for line, record in zip(lines, records, strict=True):
+            if isinstance(record, AskedRecord):
+                asked.append(record)
+                pictures.append(record.image)
+            else:
+                page = page_of(record, self.style, self.config.distort)
+                line["about"] = about(record, page, self.page_name)
+                pictures.append(page.image)
+        images = self.transform([[picture] for picture in pictures]).to(self.config.device)
         for name, label_set in self.suite.label_sets.items():
-            scores = score_labels(self.model, ask_yes_no(label_set, self.tokenizer), images)
-            for line, row in zip(lines, scores.tolist(), strict=True):
-                line["log_odds"][name] = dict(zip(label_set.codes, (round(v, 5) for v in row), strict=True))
-        for task in self.config.texts:
-            question = TASK_QUESTIONS[task]
-            for line, answer in zip(lines, self.answers(question, images), strict=True):
+            for kind, scores in score_page(self.model, self.tokenizer, label_set, name, images, self.config.scores):
+                for line, row in zip(lines, scores.tolist(), strict=True):
+                    values = dict(zip(label_set.codes, (round(v, 5) for v in row), strict=True))
+                    line.setdefault(SCORES[kind], {})[name] = values
+        if self.suite.own == "choice":
+            letters = choose_letters(self.model, self.tokenizer, asked, images, self.suite.letters)
+            for line, logits in zip(lines, letters, strict=True):
+                line["letters"] = logits
+        for task in self.config.tasks:
+            if self.suite.own:
+                told = answer_own(self.model, self.tokenizer, asked, images, self.config.max_new_tokens)
+            else:
+                told = self.answers(TASK_QUESTIONS[task], images)
+            for line, answer in zip(lines, told, strict=True):
                 line["texts"][task] = answer
         return lines
-
-
-def _question_of(task: str) -> str:
-    """The question of a task that asks every record the same."""
-    from train.ecg.simulate import simulate_ecg
-
-    return build_example(simulate_ecg(seconds=2.5, hz=100), task, np.random.default_rng(0)).question
-
-
-TASK_QUESTIONS = {task: _question_of(task) for task in ("superclass", "statements", "report", "rhythm", "intervals")}
-
-
-def _reference(record: EcgRecord, suite: Suite) -> dict[str, Any]:
-    """The part of a line that does not come from the model."""
-    labels = record.labels
-    truth: dict[str, Any] = {"labels": None, "superclass": None, "report": record.report}
-    if labels is not None:
-        known = suite.label_sets["statements"].select(labels)
-        truth |= {"labels": list(known), "superclass": sorted(superclasses_of(labels))}
-        truth["report"] = record.report or report_text(record, suite.label_sets["statements"])
-    return {
-        "id": record.record_id,
-        "patient_id": record.patient_id or record.record_id,
-        "truth": truth,
-        "log_odds": {},
-        "texts": {},
-    }
 
 
 def read_predictions(path: Path) -> list[dict[str, Any]]:
@@ -273,6 +209,9 @@ def run_predict(config: PredictConfig) -> Path:
     suite = SUITES[config.suite]
     source = suite.open(config.root, config.split, config.n, config.seed)
     settings = {k: v for k, v in asdict(config).items() if k not in ("out", "batch", "device", "shard")}
+    settings["texts"] = config.tasks
+    if note := suite.size_note(len(source), config.split):
+        say(f"suite {suite.name}: {note}")
     part, parts = parse_shard(config.shard)
     out, n_own = shard_path(config.out, part, parts), len(range(part, len(source), parts))
     done = _done(out, json.loads(json.dumps(settings)))

@@ -11,17 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from eval.answers import parse_labels
+from eval.answers import parse_protocol
 from eval.bootstrap import bootstrap_intervals, mean_interval
-from eval.judge import JUDGES
+from eval.choices import score_choices
+from eval.judge import JUDGES, broken_reference, judged_pair
+from eval.likelihood import SCORES
 from eval.metrics import best_f1_thresholds, label_metrics
 from eval.predict import read_predictions
-from eval.pulse import label_set_metrics, labels_of_text
-from eval.suites import SUITES
-from train.ecg import LabelSet
+from eval.pulse import label_set_metrics, labels_of_golden, labels_of_text
+from eval.suites import SUITES, Suite
+from train.ecg import LABEL_SETS, LabelSet
 
 Line = dict[str, Any]
 CONSTANT_REPORT = "Sinus rhythm. Normal ECG."
+GROUPS = ("diagnostic", "form", "rhythm")  # of the statements
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,7 @@ class ScoreConfig:
         validation: predictions of the same model on the validation split, for the thresholds; without them
             only metrics of scores and words are reported.
         judge: of JUDGES.
+        scores: which of the predicted scores to take, of eval.likelihood.SCORES.
         bootstrap: draws of patients behind every 95 % interval; 0 for no intervals.
         out: the file to write.
     """
@@ -40,12 +44,15 @@ class ScoreConfig:
     predictions: Path
     validation: Path | None = None
     judge: str = "rules"
+    scores: str = "yes_no"
     bootstrap: int = 1000
     out: Path = Path("scores.json")
 
     def __post_init__(self) -> None:
         if self.judge not in JUDGES:
             raise ValueError(f"judge={self.judge!r} is not one of {', '.join(JUDGES)}")
+        if self.scores not in SCORES:
+            raise ValueError(f"scores={self.scores!r} is not one of {', '.join(SCORES)}")
         if self.bootstrap < 0:
             raise ValueError(f"bootstrap={self.bootstrap} draws must be 0 or more")
 
@@ -56,21 +63,35 @@ def truth_matrix(lines: Sequence[Line], protocol: str, label_set: LabelSet) -> n
     return np.array([[code in line["truth"][field] for code in label_set.codes] for line in lines])
 
 
-def score_matrix(lines: Sequence[Line], protocol: str, label_set: LabelSet) -> np.ndarray:
-    """Float [N, L] log-odds."""
-    return np.array([[line["log_odds"][protocol][code] for code in label_set.codes] for line in lines])
+def score_matrix(lines: Sequence[Line], protocol: str, label_set: LabelSet, scores: str = "yes_no") -> np.ndarray:
+    """Float [N, L] log-odds, or another of the predicted scores. A group's are those of the statements.
+
+    Raises:
+        ValueError: if the lines do not have them.
+    """
+    key, asked = SCORES[scores], "statements" if protocol in GROUPS else protocol
+    if any(asked not in line.get(key, {}) for line in lines):
+        raise ValueError(f"the predictions have no scores={scores}; make them with `eval predict --scores {scores}`")
+    return np.array([[line[key][asked][code] for code in label_set.codes] for line in lines])
 
 
 def text_matrix(lines: Sequence[Line], protocol: str, label_set: LabelSet) -> tuple[np.ndarray, int]:
     """Bool [N, L] of what the generated answers assert, and how many answered nothing (they assert nothing)."""
-    parsed = [parse_labels(line["texts"][protocol]["text"], label_set) for line in lines]
+    task = "statements" if protocol in GROUPS else protocol
+    parsed = [parse_protocol(line["texts"][task]["text"], protocol, label_set) for line in lines]
     unparsed = sum(codes is None for codes in parsed)
     return np.array([[code in (codes or ()) for code in label_set.codes] for codes in parsed]), unparsed
 
 
 def eligible(lines: Sequence[Line], protocol: str) -> list[Line]:
-    """Records of a protocol: labelled ones, and for the superclasses those that have one (as PTB-XL's benchmark)."""
+    """Records of a protocol: labelled ones; for superclasses and groups those that have one, as PTB-XL's benchmark.
+
+    Records of a published file whose golden answer cannot be read have no labels.
+    """
     labelled = [line for line in lines if line["truth"]["labels"] is not None]
+    if protocol in GROUPS:
+        codes = set(LABEL_SETS[protocol].codes)
+        return [line for line in labelled if codes & set(line["truth"]["labels"])]
     return [line for line in labelled if protocol != "superclass" or line["truth"]["superclass"]]
 
 
@@ -89,36 +110,39 @@ def trivial_predictions(y: np.ndarray, label_set: LabelSet, seed: int) -> dict[s
 
 
 def _score_protocol(
-    lines: Sequence[Line], validation: Sequence[Line] | None, protocol: str, suite: str, n_draws: int
+    lines: Sequence[Line], validation: Sequence[Line] | None, protocol: str, suite: Suite, config: ScoreConfig
 ) -> dict[str, Any]:
-    label_set = SUITES[suite].label_sets[protocol]
+    label_set, n_all, kind = suite.scored_sets[protocol], len(lines), config.scores
     lines = eligible(lines, protocol)
     if not lines:
         raise ValueError(f"no record has labels for the {protocol} protocol")
-    y, scores = truth_matrix(lines, protocol, label_set), score_matrix(lines, protocol, label_set)
+    y, scores = truth_matrix(lines, protocol, label_set), score_matrix(lines, protocol, label_set, kind)
     predicted = thresholds = None
     if validation is not None:
         held = eligible(validation, protocol)
         if not held:
             raise ValueError(f"no validation record has labels for the {protocol} protocol")
         thresholds = best_f1_thresholds(
-            truth_matrix(held, protocol, label_set), score_matrix(held, protocol, label_set)
+            truth_matrix(held, protocol, label_set), score_matrix(held, protocol, label_set, kind)
         )
         predicted = scores >= thresholds
     patients = [line["patient_id"] for line in lines]
 
     def measured(p: np.ndarray | None, s: np.ndarray | None, t: np.ndarray | None = None) -> dict[str, Any]:
         metrics = label_metrics(y, p, s, label_set.codes, t)
-        if n_draws:
-            metrics["intervals"] = bootstrap_intervals(y, p, s, patients, label_set.codes, n_draws=n_draws)
+        if config.bootstrap:
+            metrics["intervals"] = bootstrap_intervals(y, p, s, patients, label_set.codes, n_draws=config.bootstrap)
         return metrics
 
-    result = {"from_scores": measured(predicted, scores, thresholds)}
-    if all(protocol in line["texts"] for line in lines):
+    result = {"from_scores": measured(predicted, scores, thresholds), "n_left_out": n_all - len(lines)}
+    if kind != "yes_no":  # likelihoods of names are no probabilities of labels
+        result["from_scores"] |= {"brier": None, "ece": None}
+    task = "statements" if protocol in GROUPS else protocol
+    if all(task in line["texts"] for line in lines):
         words, unparsed = text_matrix(lines, protocol, label_set)
         result["from_text"] = {**measured(words, None), "unparsed": unparsed}
-        if protocol == "superclass":
-            result["pulse"] = pulse_metrics(lines)
+        if protocol == "superclass" or suite.pulse_task:
+            result["pulse"] = pulse_metrics(lines, protocol, suite.pulse_task)
     result["trivial"] = {
         name: _brief(label_metrics(y, p, p.astype(float), label_set.codes))
         for name, p in trivial_predictions(y, label_set, seed=0).items()
@@ -126,10 +150,25 @@ def _score_protocol(
     return result
 
 
-def pulse_metrics(lines: Sequence[Line]) -> dict[str, float | None]:
-    """What PULSE's released evaluation would print for the same answers, beside ours; see eval.pulse."""
+def pulse_metrics(
+    lines: Sequence[Line], protocol: str = "superclass", pulse_task: str = ""
+) -> dict[str, float | None] | None:
+    """What PULSE's released evaluation would print for the same answers, beside ours; see eval.pulse.
+
+    Args:
+        lines: with answers to the protocol's question.
+        protocol: whose answers.
+        pulse_task: reads the golden answers as PULSE does; without it the truth is the records' superclasses.
+
+    Returns:
+        None where PULSE's evaluation cannot score: no golden answer has a label.
+    """
     truth = [line["truth"]["superclass"] for line in lines]
-    return label_set_metrics(truth, [labels_of_text(line["texts"]["superclass"]["text"], "ptb-test") for line in lines])
+    if pulse_task:
+        truth = [labels_of_golden(line["truth"]["answers"][-1], pulse_task) for line in lines]
+    task = pulse_task or "ptb-test"
+    answers = [labels_of_text(line["texts"][protocol]["text"], task) for line in lines]
+    return label_set_metrics(truth, answers) if any(truth) else None
 
 
 def _brief(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -139,10 +178,11 @@ def _brief(metrics: dict[str, Any]) -> dict[str, Any]:
 def score_reports(lines: Sequence[Line], judge: str, n_draws: int = 0) -> dict[str, Any] | None:
     """Mean quality of the generated reports, and of two controls; None if there are no reports to compare.
 
-    The controls are one report for everybody, and the reference handed in as the answer.
+    References that are no reports are left out, by name. The controls are one report for everybody, and the
+    reference handed in as the answer.
     """
-    told = [line for line in lines if "report" in line["texts"] and line["truth"]["report"]]
-    pairs = [(line["truth"]["report"], line["texts"]["report"]["text"]) for line in told]
+    told = [line for line in lines if judged_pair(line) is not None and not broken_reference(line)]
+    pairs = [pair for line in told if (pair := judged_pair(line)) is not None]
     if not pairs:
         return None
     verdicts = [JUDGES[judge](reference, candidate) for reference, candidate in pairs]
@@ -152,6 +192,7 @@ def score_reports(lines: Sequence[Line], judge: str, n_draws: int = 0) -> dict[s
     return {
         "judge": judge,
         "n": len(pairs),
+        "broken": [line.get("item", line["id"]) for line in lines if broken_reference(line)],
         "score": float(np.mean(marks)),
         "interval": mean_interval(marks, patients, n_draws=n_draws) if n_draws else None,
         "criteria": {name: float(np.mean([v.criteria[name] for v in verdicts])) for name in verdicts[0].criteria},
@@ -184,16 +225,17 @@ def score(config: ScoreConfig) -> dict[str, Any]:
             )
         if shared := {line["patient_id"] for line in lines} & {line["patient_id"] for line in validation}:
             raise ValueError(f"{len(shared)} patients stand in both files, such as {min(shared)}")
-    suite = settings["suite"]
+    suite = SUITES[settings["suite"]]
     result = {
         "settings": settings,
         "n_records": len(lines),
         "n_validation": None if validation is None else len(validation),
-        "synthetic": SUITES[suite].synthetic,
-        "protocols": {
-            name: _score_protocol(lines, validation, name, suite, config.bootstrap) for name in SUITES[suite].label_sets
-        },
+        "scores": config.scores,
+        "size_note": suite.size_note(len(lines), settings["split"]),
+        "synthetic": suite.synthetic,
+        "protocols": {name: _score_protocol(lines, validation, name, suite, config) for name in suite.scored_sets},
         "report": score_reports(lines, config.judge, config.bootstrap),
+        "choices": score_choices(lines, suite, config.bootstrap) if suite.own in ("choice", "qa") else None,
     }
     config.out.parent.mkdir(parents=True, exist_ok=True)
     config.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -1,11 +1,34 @@
-"""What is scored: which records, which label spaces, which questions. To add a suite: one row in SUITES."""
+"""What is scored: which records, which label spaces, which questions. To add a suite: one row in SUITES.
+
+Three kinds of records: simulated patients; signals of a published data set, drawn on pages as in training; and the
+pictures and questions of ECGBench (https://huggingface.co/datasets/PULSE-ECG/ECGBench), used as they are.
+"""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from eval.benchmark_files import CONFIGURATIONS, BenchmarkSource
 from minimllama.config import VisionConfig
 from train.ecg import LABEL_SETS, STYLES, LabelSet
 from train.ecg.sources import EcgSource, open_source
+
+_BOTH = (("superclass", "superclass"), ("statements", "statements"))
+# what an answer is: how its text is read, and what is counted
+PARSERS = {
+    "choice": "one letter, whole word (eval.answers.parse_choice)",
+    "qa": "the question's options and their synonyms as whole words (eval.choices.parse_qa)",
+    "report": "none: judged",
+    "arena": "none: two turns, judged together",
+    "": "whole words, synonyms, negation (eval.answers.parse_labels)",
+}
+METRICS = {
+    "choice": "accuracy of letters and by likelihood, PULSE's accuracy",
+    "qa": "accuracy of sets of options, PULSE's accuracy",
+    "report": "judge 0-100, constant and copied report",
+    "arena": "judge 0-100 (protocol arena), constant and copied answer",
+    "": "macro AUC from scores; F1, Hamming loss from thresholds and from words",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,42 +37,165 @@ class Suite:
 
     Attributes:
         name: as in SUITES.
-        source: of SOURCES.
-        statements: the label set of the all-statements protocol; the other protocol is always the five
-            superclasses.
-        texts: tasks whose answers are generated.
+        source: of SOURCES, or "ecgbench".
+        protocols: (name, of LABEL_SETS): label spaces for which the model gives scores.
+        groups: label sets that are parts of the statements, scored from the same log-odds; as PTB-XL's benchmark
+            does, over the records that have one of their labels.
+        texts: tasks whose answers are generated; the same question for every record.
+        own: what the answer to the record's own question is: "choice", "qa", "report", "arena" or a protocol; ""
+            where records bring no question.
+        letters: of a multiple choice whose question does not show its options.
+        reference: whose report is the reference: "any", or "statements" for the one that labels make (in English).
+        options: of the source.
+        configuration: of ECGBench.
+        published: how many records the test split has where it is published.
         n, seed: of a simulated source.
         synthetic: the records are not of patients; said in every table.
     """
 
     name: str
     source: str
-    statements: str = "statements"
+    protocols: tuple[tuple[str, str], ...] = _BOTH
+    groups: tuple[str, ...] = ()
     texts: tuple[str, ...] = ("superclass", "statements", "report")
+    own: str = ""
+    letters: str = ""
+    reference: str = "any"
+    options: tuple[tuple[str, Any], ...] = ()
+    configuration: str = ""
+    published: tuple[int, ...] = ()
     n: int = 0
     seed: int = 0
     synthetic: bool = False
 
     @property
     def label_sets(self) -> dict[str, LabelSet]:
-        """Label space of each protocol."""
-        return {"superclass": LABEL_SETS["superclass"], "statements": LABEL_SETS[self.statements]}
+        """Label space of each protocol that is asked for."""
+        return {protocol: LABEL_SETS[name] for protocol, name in self.protocols}
+
+    @property
+    def scored_sets(self) -> dict[str, LabelSet]:
+        """Label space of each protocol that is scored: the groups too."""
+        return {**self.label_sets, **{name: LABEL_SETS[name] for name in self.groups}}
+
+    @property
+    def pulse_task(self) -> str:
+        """The name of the set of labels in PULSE's evaluation, if this is one of its."""
+        return self.configuration if self.configuration in ("ptb-test", "code15-test", "cpsc-test") else ""
 
     def open(self, root: str | None, split: str, n: int | None, seed: int | None) -> EcgSource:
         """The records of a split; n and seed override a simulated suite's own."""
-        options: dict[str, Any] = {}
+        options = dict(self.options)
         if self.source == "simulated":
             options = {"n": n or self.n, "seed": self.seed if seed is None else seed}
         elif n is not None or seed is not None:
             raise ValueError(f"suite {self.name} has the records of its folder; n and seed do not apply")
+        if self.configuration:
+            return BenchmarkSource(root, self.configuration, split)
+        if self.source == "ptbxl" and root and not (Path(root) / "records500").is_dir():
+            options["hz"] = 100  # a download of the small files only
         return open_source(self.source, root, split, **options)
 
+    def size_note(self, n: int, split: str) -> str:
+        """What to say of a number of records beside the published one; "" where there is nothing to compare."""
+        if not self.published or split != "test" or n in self.published:
+            return ""
+        return f"published: {' or '.join(f'{size:,}' for size in self.published)}; here: {n:,}"
 
+    def line(self) -> str:
+        """All about it on one line."""
+        sizes = ", ".join(f"{name} {len(labels.codes)}" for name, labels in self.scored_sets.items())
+        labels = sizes or {"choice": f"letters {self.letters[0]}-{self.letters[-1]}" if self.letters else ""}.get(
+            self.own, {"qa": "options of the question"}.get(self.own, "free text")
+        )
+        known = " or ".join(f"{size:,}" for size in self.published)
+        size = known or (f"{self.n:,}, --n" if self.synthetic else "that of the folder")
+        kind = self.own if self.own in PARSERS else ""
+        if not self.own and self.texts == ("report",):
+            kind = "report"
+        asked = "the record's own question" if self.own else f"questions {', '.join(self.texts)}"
+        if self.protocols:
+            asked += "; yes/no per label"
+        return (
+            f"{self.name}: split test, n {size}; labels: {labels}; asked: {asked}; "
+            f"parser: {PARSERS[kind]}; metrics: {METRICS[kind]}"
+        )
+
+
+def _benchmark(name: str, configuration: str, own: str, labels: str = "", letters: str = "") -> Suite:
+    return Suite(
+        name=name,
+        source="ecgbench",
+        protocols=((own, labels),) if labels else (),
+        texts=(),
+        own=own,
+        letters=letters,
+        configuration=configuration,
+        published=(CONFIGURATIONS[configuration],),
+    )
+
+
+_FOLD_10 = (2198, 2203)  # PTB-XL 1.0.3 and 1.0.1; 2,158 and 2,163 of them have a superclass
+_STATEMENTS = (("statements", "statements"),)
 SUITES: dict[str, Suite] = {
     suite.name: suite
     for suite in (
-        Suite(name="simulated", source="simulated", statements="simulated", n=400, seed=77, synthetic=True),
+        Suite(
+            name="simulated",
+            source="simulated",
+            protocols=(("superclass", "superclass"), ("statements", "simulated")),
+            n=400,
+            seed=77,
+            synthetic=True,
+        ),
         Suite(name="wfdb", source="wfdb"),
+        Suite(
+            name="ptbxl-super",
+            source="ptbxl",
+            protocols=(("superclass", "superclass"),),
+            texts=("superclass",),
+            reference="statements",
+            published=_FOLD_10,
+        ),
+        Suite(
+            name="ptbxl-statements",
+            source="ptbxl",
+            protocols=_STATEMENTS,
+            groups=("diagnostic", "form", "rhythm"),
+            texts=("statements",),
+            reference="statements",
+            published=_FOLD_10,
+        ),
+        Suite(
+            name="ptbxl-report",
+            source="ptbxl",
+            protocols=(),
+            texts=("report",),
+            reference="statements",  # the published reports are largely German
+            published=_FOLD_10,
+        ),
+        Suite(
+            name="code15",
+            source="code15",
+            protocols=(("code15", "code15"),),
+            texts=("code15",),
+        ),
+        Suite(
+            name="cpsc",
+            source="physionet_challenge",
+            protocols=(("cpsc", "cpsc"),),
+            texts=("cpsc",),
+            options=(("vocabulary", "cpsc"),),
+        ),
+        _benchmark("ptb-test", "ptb-test", "superclass", "superclass"),
+        _benchmark("ptb-test-report", "ptb-test-report", "report"),
+        _benchmark("code15-test", "code15-test", "code15", "code15"),
+        _benchmark("cpsc-test", "cpsc-test", "cpsc", "cpsc"),
+        _benchmark("csn", "csn-test-no-cot", "choice", letters="ABCDEFGH"),
+        _benchmark("g12", "g12-test-no-cot", "choice", letters="ABCDEFGH"),
+        _benchmark("ecgqa", "ecgqa-test", "qa"),
+        _benchmark("mmmu-ecg", "mmmu-ecg", "choice", letters="ABCD"),
+        _benchmark("arena", "arena", "arena"),
     )
 }
 

@@ -24,7 +24,20 @@ PUBLISHED_NOTE = (
     "reach there (0.93). Rows marked PULSE read the generated words as PULSE's released evaluation does: substrings, "
     "the AUC of 0/1 answers. The report scores are those of another judge. See docs/evaluating.md."
 )
-NAMES = {"superclass": "5 superclasses", "statements": "all statements"}
+NAMES = {
+    "superclass": "5 superclasses",
+    "statements": "all statements",
+    "diagnostic": "44 diagnostic statements",
+    "form": "19 form statements",
+    "rhythm": "12 rhythm statements",
+    "code15": "6 labels of CODE-15",
+    "cpsc": "9 labels of CPSC 2018",
+}
+SCORE_WORDS = {
+    "yes_no": "the log-odds of yes against no",
+    "label_list": "the log-likelihood of the label's name as the answer to the list question",
+    "length_normalised": "that log-likelihood per token",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +55,15 @@ class Row:
         return text if bounds is None else f"{text} ({'-'.join(format_value(column, bound) for bound in bounds)})"
 
 
+def report_of(scores: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What is shown of the reports: a language model's marks if there are any (eval.judged), otherwise the rules'."""
+    return scores.get("judged") or scores["report"]
+
+
 def brief(scores: Mapping[str, Any], protocol: str) -> dict[str, Any]:
     """The numbers of one scored model that tables show."""
     part = scores["protocols"][protocol]
-    words, measured, report = part.get("from_text"), part["from_scores"], scores["report"]
+    words, measured, report = part.get("from_text"), part["from_scores"], report_of(scores)
     return {
         "auc": measured["macro_auc"],
         "macro_f1": measured.get("macro_f1"),
@@ -78,15 +96,16 @@ def rows_of(models: Mapping[str, Mapping[str, Any]], protocol: str) -> list[Row]
         protocol: "superclass" or "statements".
     """
     first = next(iter(models.values()))
-    constant = first["report"]["constant_report"] if first["report"] else None
+    report = report_of(first)
+    constant = report["constant_report"] if report else None
     rows = []
     for name, values in first["protocols"][protocol]["trivial"].items():
         shown = {"auc": values["macro_auc"], "macro_f1": values["macro_f1"], "hamming": values["hamming"]}
         if name == "all normal":
             shown["report_score"] = constant
         rows.append(Row(name=name, protocol=protocol, values=shown))
-    if first["report"] and "copy_reference" in first["report"]:
-        copied = {"report_score": first["report"]["copy_reference"]}
+    if report and "copy_reference" in report:
+        copied = {"report_score": report["copy_reference"]}
         rows.append(Row(name="reference copied", protocol=protocol, values=copied))
     rows += [Row(name=name, protocol=protocol, values=brief(scores, protocol)) for name, scores in models.items()]
     return rows
@@ -154,31 +173,94 @@ def paper_table(models: Mapping[str, Mapping[str, Any]]) -> str:
     return f"Table I\n{format_table(('5 superclasses', *columns), lines)}\n{PUBLISHED_NOTE}\n"
 
 
+def _bracket(column: str, value: float | None, interval: Sequence[float] | None) -> str:
+    return Row(name="", protocol="", values={column: value, "intervals": {column: interval}}).shown(column)
+
+
+def choices_table(models: Mapping[str, Mapping[str, Any]]) -> str:
+    """Accuracy on questions with options; above the models what needs none."""
+    first = next(iter(models.values()))["choices"]
+    lines = [[name, format_value("accuracy", value), "-", "-", "-"] for name, value in first["trivial"].items()]
+    for name, scores in models.items():
+        own, likely = scores["choices"], scores["choices"]["by_likelihood"] or {}
+        shown = [_bracket("accuracy", part.get("accuracy"), part.get("interval")) for part in (own, likely)]
+        lines.append([name, shown[0], str(own["unparsed"]), shown[1], format_value("accuracy", own["pulse"])])
+    return format_table(("model", "accuracy of words", "unparsed", "by likelihood", "PULSE"), lines) + "\n"
+
+
+def reports_table(models: Mapping[str, Mapping[str, Any]]) -> str:
+    """Marks of a suite that only has texts; above the models the two controls."""
+    reports = {name: report for name, scores in models.items() if (report := report_of(scores))}
+    first = next(iter(reports.values()))
+    controls = {"constant report": first["constant_report"], "reference copied": first["copy_reference"]}
+    lines = [[name, format_value("report_score", value), str(first["n"])] for name, value in controls.items()]
+    lines += [
+        [name, _bracket("report_score", report["score"], report.get("interval")), str(report["n"])]
+        for name, report in reports.items()
+    ]
+    return format_table(("model", "judged 0-100", "n"), lines) + "\n"
+
+
+def pulse_table(models: Mapping[str, Mapping[str, Any]], protocol: str) -> str:
+    """What PULSE's evaluation makes of the same answers; "" where the set of labels is not one of its."""
+    found = {name: scores["protocols"][protocol].get("pulse") for name, scores in models.items()}
+    lines = [
+        [name, *(format_value(key, values[key]) for key in ("macro_auc_hard", "macro_f1", "hamming"))]
+        for name, values in found.items()
+        if values
+    ]
+    return format_table(("read as PULSE does", "AUC of 0/1", "F1", "Hamming"), lines) + "\n" if lines else ""
+
+
+def _records(first: Mapping[str, Any], n: int) -> str:
+    settings = first["settings"]
+    kind = "SIMULATED records, not patients" if first["synthetic"] else "records"
+    note = f"; {first['size_note']}" if first.get("size_note") else ""
+    seed = settings["seed"] if settings["seed"] is not None else "default"
+    return f"n = {n} {kind} (suite {settings['suite']}, split {settings['split']}, seed {seed}{note})"
+
+
+def _about_reports(models: Mapping[str, Mapping[str, Any]]) -> str:
+    report = report_of(next(iter(models.values())))
+    if not report:
+        return ""
+    left_out = f"; {len(report['broken'])} references are no reports and left out" if report.get("broken") else ""
+    failed = f"; {report['failed']} of {report['n']} could not be judged" if report.get("failed") else ""
+    return f" report: judge '{report['judge']}', agreement with the reference{left_out}{failed}."
+
+
 def table_text(models: Mapping[str, Mapping[str, Any]]) -> str:
-    """Both protocols and Table I as text, with what was scored on which records said above each."""
+    """Every protocol and Table I as text, with what was scored on which records said above each."""
     check_comparable(models)
     first = next(iter(models.values()))
-    settings = first["settings"]
     parts = []
     for protocol in first["protocols"]:
         about = brief(first, protocol)
-        kind = "SIMULATED records, not patients" if first["synthetic"] else "records"
+        left_out = first["protocols"][protocol].get("n_left_out", 0)
         parts.append(
-            f"{NAMES[protocol]}: n = {about['n']} {kind} (suite {settings['suite']}, split {settings['split']}, "
-            f"seed {settings['seed'] if settings['seed'] is not None else 'default'}); {about['n_labels']} labels, "
-            f"{about['n_undefined']} of them undefined and left out of the AUC{_about_intervals(first, protocol)}"
+            f"{NAMES[protocol]}: {_records(first, about['n'])}; {about['n_labels']} labels, "
+            f"{about['n_undefined']} of them undefined and left out of the AUC"
+            f"{f'; {left_out} records without a label left out' if left_out else ''}{_about_intervals(first, protocol)}"
         )
         lines = [[row.name, *(row.shown(column) for column in COLUMNS)] for row in rows_of(models, protocol)]
         parts.append(format_table(("model", *HEADINGS), lines) + "\n")
-    parts.append(paper_table(models))
-    n_validation = first["n_validation"]
-    parts.append(
-        "AUC: macro over labels, from the log-odds of yes against no. F1 and Hamming loss: thresholds with the best "
-        f"F1 on {n_validation} validation records; 'of words': labels parsed from generated answers. report: judge "
-        f"'{first['report']['judge']}', agreement with the reference."
-        if first["report"]
-        else ""
-    )
+        if protocol != "superclass" and (pulse := pulse_table(models, protocol)):
+            parts.append(pulse)
+    if choices := first.get("choices"):
+        left_out = f"; {choices['left_out']} with an unreadable golden answer left out" if choices["left_out"] else ""
+        parts += [f"answers: {_records(first, choices['n'])}{left_out}", choices_table(models)]
+    if not first["protocols"] and report_of(first):
+        parts += [f"texts: {_records(first, first['n_records'])}", reports_table(models)]
+    if "superclass" in first["protocols"]:
+        parts.append(paper_table(models))
+    words = ""
+    if first["protocols"]:
+        words = (
+            f"AUC: macro over labels, from {SCORE_WORDS[first.get('scores', 'yes_no')]}. F1 and Hamming loss: "
+            f"thresholds with the best F1 on {first['n_validation']} validation records; 'of words': labels parsed "
+            "from generated answers."
+        )
+    parts.append((words + _about_reports(models)).strip())
     return "\n".join(parts)
 
 
@@ -189,6 +271,11 @@ def table_json(models: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {
         name: {protocol: brief(scores, protocol) for protocol in scores["protocols"]} for name, scores in models.items()
     }
+    for name, scores in models.items():
+        if scores.get("choices"):
+            result[name]["choices"] = scores["choices"]
+        if not scores["protocols"] and report_of(scores):
+            result[name]["report"] = report_of(scores)
     result["trivial"] = {protocol: part["trivial"] for protocol, part in first["protocols"].items()}
     result["about"] = {
         "synthetic": first["synthetic"],

@@ -19,8 +19,8 @@ from minimllama.visibility import RowGroups, look
 
 
 @torch.no_grad()
-def run_suffixes(model: MiniMllama, prefix: Prefix, suffixes: Sequence[Tensor]) -> Tensor:
-    """Hidden state [B, L, D] at the last token of every suffix after every prompt."""
+def suffix_states(model: MiniMllama, prefix: Prefix, suffixes: Sequence[Tensor]) -> Tensor:
+    """Hidden states [B, L, T, D] at every token of every suffix after every prompt; padding's are meaningless."""
     n_prompts, n_suffixes, device = len(prefix.lengths), len(suffixes), prefix.hidden.device
     tokens = pad_rows([suffix.cpu() for suffix in suffixes], model.config.text.pad_id).repeat(n_prompts, 1)  # [R, T]
     model.check_tokens(tokens)
@@ -34,8 +34,15 @@ def run_suffixes(model: MiniMllama, prefix: Prefix, suffixes: Sequence[Tensor]) 
         groups = RowGroups(n_rows=n_prompts * n_suffixes, n_samples=n_prompts)
         sight = look(visible, groups, model.config.vision.tokens_per_tile, leak=model.leak).to(device)
     x = model.text(tokens.to(device), None, sight, cache, positions, longest + n_tokens)  # [R, T, D]
-    last = torch.tensor([len(suffix) - 1 for suffix in suffixes], device=device).repeat(n_prompts)
-    return x[torch.arange(len(x), device=device), last].unflatten(0, (n_prompts, n_suffixes))  # [B, L, D]
+    return x.unflatten(0, (n_prompts, n_suffixes))  # [B, L, T, D]
+
+
+@torch.no_grad()
+def run_suffixes(model: MiniMllama, prefix: Prefix, suffixes: Sequence[Tensor]) -> Tensor:
+    """Hidden state [B, L, D] at the last token of every suffix after every prompt."""
+    states = suffix_states(model, prefix, suffixes)  # [B, L, T, D]
+    last = torch.tensor([len(suffix) - 1 for suffix in suffixes], device=states.device)
+    return states[:, torch.arange(len(suffixes), device=states.device), last]  # [B, L, D]
 
 
 @torch.no_grad()

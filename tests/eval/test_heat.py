@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from eval.heat import CHEST_LEADS, LIMB_LEADS, STRIP, areas_of, cover, lead_places, look_for_labels, overlay, share_of
-from eval.predict import Predictor, ask_yes_no, score_labels
+from eval.likelihood import ask_yes_no, score_labels
+from eval.predict import Predictor
 from minimllama.attention_map import attention_of, to_page
 from tests.eval.conftest import predict_config
 from train.ecg import LABEL_SETS, LEADS, STYLES, EcgRecord, PaperStyle, draw_page, simulate_ecg

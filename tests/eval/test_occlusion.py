@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from eval.heat import areas_of, lead_places
+from eval.likelihood import ask_yes_no, score_labels
 from eval.occlusion import MEDIAN, REDRAWN, empty_paper, occlude, wipe
-from eval.predict import Predictor, ask_yes_no, score_labels
+from eval.predict import Predictor
 from tests.eval.conftest import predict_config
 from train.ecg import LABEL_SETS, LEADS, STYLES, EcgRecord, PaperStyle, draw_page, simulate_ecg
 

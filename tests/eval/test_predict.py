@@ -6,15 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from eval.predict import (
-    TASK_QUESTIONS,
-    PredictConfig,
-    Predictor,
-    ask_yes_no,
-    read_predictions,
-    run_predict,
-    score_labels,
-)
+from eval.likelihood import ask_yes_no, score_labels
+from eval.predict import PredictConfig, Predictor, read_predictions, run_predict
+from eval.questions import TASK_QUESTIONS
 from eval.suites import SUITES
 from lora import load_adapter
 from minimllama import ImageTransform, Message, encode_dialog, generate, load_model, load_tokenizer
@@ -164,7 +158,7 @@ def test_every_question_of_a_task_is_the_one_that_training_asks() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"suite": "ptb"}, "suite='ptb' is not one of simulated, wfdb"),
+        ({"suite": "ptb"}, "suite='ptb' is not one of simulated, wfdb, ptbxl-super"),
         ({"texts": ("report", "essay")}, "texts: essay not in"),
         ({"texts": ("yes_no",)}, "texts: yes_no not in"),  # asks every record something else
         ({"batch": 0}, "batch=0 and max_new_tokens=96 must be positive"),

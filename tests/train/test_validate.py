@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from eval.likelihood import ask_yes_no, score_labels
 from eval.metrics import label_metrics
-from eval.predict import ask_yes_no, score_labels
 from tests.tools.gloo import run_ranks
 from tests.train.conftest import MakeConfig
 from train.checkpoint import checkpoints, load_checkpoint

@@ -94,7 +94,7 @@ def read_turns(item: dict[str, Any]) -> tuple[Turn, ...]:
 def _text(value: Any) -> str:
     """A turn's text; a list (ECG-QA's answers) is joined."""
     if isinstance(value, (list, tuple)):
-        return ", ".join(str(part) for part in value)
+        value = ", ".join(str(part) for part in value)
     return re.sub(r"\s*<image>\s*", "\n", str(value)).strip()
 
 
