@@ -1,69 +1,26 @@
-"""python -m benchmarks [step] [generate] [score] [load] [page]: minimllama beside transformers + PEFT."""
+"""python -m benchmarks: minimllama beside transformers + PEFT (compare.py), or one of the other programs below.
 
-import datetime
-import platform
-import shlex
+    python -m benchmarks [step] [generate] [score] [load] [page] [--full] [--only TEXT ...]
+    python -m benchmarks gpu --out FOLDER
+    python -m benchmarks growth
+    python -m benchmarks scaling
+
+Each is imported when it is asked for: on a GPU's machine there may be nothing beside PyTorch.
+"""
+
+import importlib
 import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Sequence
 
-import tyro
-
-from benchmarks import generate, load, page, results, score, step
-from benchmarks.cases import run_cases
-from benchmarks.mid import write_checkpoint
-from minimllama.console import say
-
-GROUPS = {"step": step, "generate": generate, "score": score, "load": load, "page": page}
+PROGRAMS = ("gpu", "growth", "scaling")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Run both implementations in turn and report ratios.
-
-    Attributes:
-        groups: of step, generate, score, load, page; all of them if none is named.
-        only: cases whose name contains one of these texts.
-        rounds: timings of each side per case, after one that is not counted.
-        threads: of each side.
-        out: Markdown file; a file named after machine and date in benchmarks/results if empty.
-        folder: where the random checkpoint is made and kept.
-        note: a sentence for the page, such as what else the machine was doing.
-    """
-
-    groups: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    only: tuple[str, ...] = ()
-    rounds: int = 5
-    threads: int = 1
-    out: Path | None = None
-    folder: Path = Path("runs/bench/mid")
-    note: str = ""
-
-    def __post_init__(self) -> None:
-        if odd := [name for name in self.groups if name not in GROUPS]:
-            raise ValueError(f"no such group: {', '.join(odd)}; there are {', '.join(GROUPS)}")
-
-
-def main(options: Options) -> None:
-    """Check, time, print, and write the page after every case."""
-    write_checkpoint(options.folder)
-    groups = options.groups or tuple(GROUPS)
-    cases = [case for name in groups for case in GROUPS[name].CASES]
-    if options.only:
-        cases = [case for case in cases if any(text in case.name for text in options.only)]
-    date = datetime.date.today().isoformat()
-    out = options.out or Path(f"benchmarks/results/{platform.machine()}-{platform.node() or 'cpu'}-{date}.md")
-    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
-    say(results.HEAD)
-    outcomes = []
-    for outcome in run_cases(cases, str(options.folder), options.rounds, options.threads):
-        outcomes.append(outcome)
-        for timing in outcome.timings:
-            say(results.row(outcome, timing))
-        results.write(outcomes, out, command, options.threads, options.note)
-    say(f"wrote {out}")
+def main(arguments: Sequence[str]) -> int:
+    """Run the program that the first argument names, or the comparison."""
+    if arguments and arguments[0] in PROGRAMS:
+        return importlib.import_module(f"benchmarks.{arguments[0]}").main(arguments[1:])
+    return importlib.import_module("benchmarks.compare").main(arguments)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    sys.exit(main(sys.argv[1:]))

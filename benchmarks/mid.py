@@ -85,26 +85,42 @@ class Inputs:
     visible: Tensor
 
 
-def make_inputs(batch: int, n_tokens: int, tiles: int, n_supervised: int = 64, seed: int = 0) -> Inputs:
+def as_keywords(inputs: Inputs) -> dict[str, Tensor]:
+    """What transformers' forward takes."""
+    return {
+        "input_ids": inputs.tokens,
+        "attention_mask": torch.ones_like(inputs.tokens),
+        "pixel_values": inputs.images.pixels,
+        "aspect_ratio_ids": inputs.images.aspect_ratio_ids,
+        "aspect_ratio_mask": inputs.images.tile_mask.long(),
+        "cross_attention_mask": inputs.visible.long(),
+    }
+
+
+def make_inputs(
+    batch: int, n_tokens: int, tiles: int, n_supervised: int = 64, seed: int = 0, config: ModelConfig = MID
+) -> Inputs:
     """Noise pages that fill `tiles` tiles, and random text."""
     rng = np.random.default_rng(seed)
-    width, height = CANVASES[tiles]
+    width, height = (side * config.vision.tile_size // 448 for side in CANVASES[tiles])
     pages = [Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)) for _ in range(batch)]
-    images = ImageTransform(MID.vision.tile_size, MID.vision.max_tiles)([[page] for page in pages])
-    tokens = torch.from_numpy(rng.integers(10, MID.text.vocab_size, (batch, n_tokens)))
-    tokens[:, 0], tokens[:, 1] = MID.text.bos_id, MID.image_token_id
+    images = ImageTransform(config.vision.tile_size, config.vision.max_tiles)([[page] for page in pages])
+    tokens = torch.from_numpy(rng.integers(10, config.text.vocab_size, (batch, n_tokens)))
+    tokens[:, 0], tokens[:, 1] = config.text.bos_id, config.image_token_id
     labels = torch.full_like(tokens, NO_LABEL)
     n_supervised = min(n_supervised, n_tokens - 2)
     labels[:, -n_supervised - 1 : -1] = tokens[:, -n_supervised:]
-    visible = image_visibility(tokens, images.n_tiles, MID.image_token_id)
+    visible = image_visibility(tokens, images.n_tiles, config.image_token_id, config.vision.max_tiles)
     return Inputs(tokens=tokens, labels=labels, images=images, visible=visible)
 
 
-def make_questions(n_labels: int, n_shared: int = 40, n_own: int = 12) -> tuple[Tensor, list[Tensor], tuple[int, int]]:
+def make_questions(
+    n_labels: int, n_shared: int = 40, n_own: int = 12, config: ModelConfig = MID
+) -> tuple[Tensor, list[Tensor], tuple[int, int]]:
     """One prompt with an image, n_labels continuations of different lengths, and the two answers to compare."""
     rng = np.random.default_rng(1)
-    prompt = torch.from_numpy(rng.integers(10, MID.text.vocab_size, n_shared))
-    prompt[0], prompt[1] = MID.text.bos_id, MID.image_token_id
+    prompt = torch.from_numpy(rng.integers(10, config.text.vocab_size, n_shared))
+    prompt[0], prompt[1] = config.text.bos_id, config.image_token_id
     lengths = rng.integers(n_own - 4, n_own + 5, n_labels)
-    suffixes = [torch.from_numpy(rng.integers(10, MID.text.vocab_size, length)) for length in lengths]
+    suffixes = [torch.from_numpy(rng.integers(10, config.text.vocab_size, length)) for length in lengths]
     return prompt, suffixes, (100, 200)

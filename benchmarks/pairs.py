@@ -45,7 +45,7 @@ class Spec:
         return getattr(importlib.import_module(module), name)(**self.arguments)
 
 
-def _status_bytes(field: str) -> int:
+def status_bytes(field: str) -> int:
     """A size in /proc/self/status (Linux)."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field))
@@ -55,7 +55,7 @@ def _serve(pipe: Connection, spec: Spec, threads: int) -> None:
     """The process: build, then answer until told to stop."""
     torch.set_num_threads(threads)
     job = spec.build()
-    loaded = _status_bytes("VmRSS")
+    loaded = status_bytes("VmRSS")
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # VmHWM starts again from here
     pipe.send("ready")
@@ -65,7 +65,7 @@ def _serve(pipe: Connection, spec: Spec, threads: int) -> None:
         elif command == "run":
             pipe.send(job.run())
         else:
-            pipe.send(_status_bytes("VmHWM") - loaded)
+            pipe.send(status_bytes("VmHWM") - loaded)
 
 
 class Worker:

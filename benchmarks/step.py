@@ -1,5 +1,6 @@
-"""One optimizer step of fine-tuning: forward, backward, clipping, AdamW."""
+"""One optimizer step of fine-tuning: forward, backward, clipping, AdamW. `CASES` always, `MORE` with --full."""
 
+from itertools import product
 from typing import Any
 
 from benchmarks.cases import Case
@@ -71,3 +72,21 @@ CASES = [
         check=_plain(4, "full"),
     ),
 ]
+
+
+def _matrix() -> list[Case]:
+    """Every method with 1, 2 and 4 tiles, batch 1 and 4, with and without checkpointing, but for what CASES has."""
+    cases = []
+    for method, batch, tiles, checkpointing in product(("LoRA", "partial", "full"), (1, 4), (4, 2, 1), (False, True)):
+        name = f"{method}{'' if method == 'LoRA' else ' tuning'} step{', batch 4' if batch > 1 else ''}, {tiles} tile"
+        name += "s" * (tiles > 1) + ", activation checkpointing" * checkpointing
+        arguments = {"tiles": tiles, "batch": batch, "checkpointing": checkpointing, "method": method.lower()}
+        check = _check(tiles) if method == "LoRA" else _plain(tiles, method)
+        check |= {"batch": batch} if batch > 1 else {}
+        check |= {"checkpointing": True} if checkpointing else {}
+        cases.append(Case(name=name, job="Training", arguments=arguments, check=check, rounds=3))
+    known = {case.name for case in CASES}
+    return [case for case in cases if case.name not in known]
+
+
+MORE = _matrix()

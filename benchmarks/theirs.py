@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import MllamaForConditionalGeneration
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 
-from benchmarks.mid import ALPHA, CANVASES, DROPOUT, MID, Inputs, R, make_inputs, make_questions
+from benchmarks.mid import ALPHA, CANVASES, DROPOUT, MID, Inputs, R, as_keywords, make_inputs, make_questions
 from benchmarks.pairs import Stopwatch, touch
 from minimllama.chat import NO_LABEL
 from minimllama.visibility import image_visibility
@@ -24,18 +24,6 @@ from minimllama.visibility import image_visibility
 def load(folder: str, dtype: str) -> Any:
     """The model in evaluation mode."""
     return MllamaForConditionalGeneration.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
-
-
-def as_keywords(inputs: Inputs) -> dict[str, Tensor]:
-    """What the model's forward takes."""
-    return {
-        "input_ids": inputs.tokens,
-        "attention_mask": torch.ones_like(inputs.tokens),
-        "pixel_values": inputs.images.pixels,
-        "aspect_ratio_ids": inputs.images.aspect_ratio_ids,
-        "aspect_ratio_mask": inputs.images.tile_mask.long(),
-        "cross_attention_mask": inputs.visible.long(),
-    }
 
 
 class Training:

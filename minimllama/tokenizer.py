@@ -1,7 +1,8 @@
 """Two kinds of tokenizer.model behind one interface: Meta's tiktoken ranks and SentencePiece models.
 
 Source: llama-models, models/llama3/tokenizer.py. Ordinary text never becomes a special token: whoever writes
-"<|eot_id|>" into a question gets the characters.
+"<|eot_id|>" into a question gets the characters. Each library is imported when a file of its kind is opened, so the
+model alone runs where neither is installed.
 """
 
 import base64
@@ -9,9 +10,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
-
-import sentencepiece
-import tiktoken
 
 BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
 PAD, EOM, EOT = "<|finetune_right_pad_id|>", "<|eom_id|>", "<|eot_id|>"
@@ -70,6 +68,8 @@ class TiktokenTokenizer:
     """
 
     def __init__(self, path: str | Path) -> None:
+        import tiktoken
+
         ranks: dict[bytes, int] = {}
         for number, line in enumerate(Path(path).read_bytes().splitlines(), start=1):
             try:
@@ -102,6 +102,8 @@ class SentencePieceTokenizer:
     """
 
     def __init__(self, path: str | Path) -> None:
+        import sentencepiece
+
         try:
             self._model = sentencepiece.SentencePieceProcessor(model_file=str(path))
         except RuntimeError as error:

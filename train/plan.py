@@ -6,6 +6,7 @@ compute dtype; n ranks, g of them in a group (hsdp), G micro-batches per step.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,9 +14,11 @@ from lora import apply_tuning
 from minimllama import PRESETS, MiniMllama, ModelConfig
 from minimllama.nano import resolve_model
 from train.activation_bytes import block_bytes
-from train.config import RunConfig
 from train.flops import Work, step_flops
 from train.shard import shard_units
+
+if TYPE_CHECKING:  # a recipe's type alone, so that the arithmetic needs no command line library
+    from train.config import RunConfig
 
 GIB = 2**30
 EFFICIENCY = 0.5  # of a card's peak, for the estimate of time
@@ -141,7 +144,7 @@ def received_bytes(strategy: str, s: Sizes, ranks: int, group: int, accumulate: 
 
 
 def activation_bytes(
-    config: ModelConfig, recipe: RunConfig, plan: PlanConfig, *, on_cpu: bool = False
+    config: ModelConfig, recipe: "RunConfig", plan: PlanConfig, *, on_cpu: bool = False
 ) -> tuple[float, float]:
     """Of one micro-batch: kept between its two passes, and the logits of its answers."""
     dtype, pages = getattr(torch, recipe.compute.dtype), recipe.batch.images_per_forward
@@ -162,7 +165,7 @@ def activation_bytes(
     return blocks + between, positions * text.vocab_size * wide
 
 
-def plan_memory(strategy: str, sizes: Sizes, kept: tuple[float, float], recipe: RunConfig, plan: PlanConfig) -> Memory:
+def plan_memory(strategy: str, sizes: Sizes, kept: tuple[float, float], recipe: "RunConfig", plan: PlanConfig) -> Memory:
     """Peak bytes of one rank."""
     group, accumulate = min(plan.group, plan.ranks), recipe.batch.accumulate
     weights, masters, gradients, moments = state_bytes(strategy, sizes, plan.ranks, group, accumulate)
@@ -176,7 +179,7 @@ def plan_memory(strategy: str, sizes: Sizes, kept: tuple[float, float], recipe: 
     )
 
 
-def model_config(recipe: RunConfig, preset: str) -> ModelConfig:
+def model_config(recipe: "RunConfig", preset: str) -> ModelConfig:
     """Of a preset, or of the recipe's checkpoint.
 
     Raises:
@@ -191,7 +194,7 @@ def model_config(recipe: RunConfig, preset: str) -> ModelConfig:
     return ModelConfig.from_folder(resolve_model(recipe.model))
 
 
-def _tuned(config: ModelConfig, recipe: RunConfig) -> MiniMllama:
+def _tuned(config: ModelConfig, recipe: "RunConfig") -> MiniMllama:
     with torch.device("meta"):
         model = MiniMllama(config, recipe.semantics).to(getattr(torch, recipe.compute.dtype))
         apply_tuning(model, recipe.tuning)
@@ -202,7 +205,7 @@ def _row(cells: Sequence[str]) -> str:
     return cells[0].ljust(8) + "".join(cell.rjust(12) for cell in cells[1:])
 
 
-def make_plan(recipe: RunConfig, plan: PlanConfig) -> str:
+def make_plan(recipe: "RunConfig", plan: PlanConfig) -> str:
     """The tables, as text."""
     config = model_config(recipe, plan.preset)
     model = _tuned(config, recipe)

@@ -1,0 +1,30 @@
+"""Which cases `python -m benchmarks` runs."""
+
+import pytest
+
+from benchmarks.compare import Options, choose
+from benchmarks.step import CASES, MORE
+
+
+def test_the_full_matrix_has_every_method_batch_tiles_and_checkpointing() -> None:
+    matrix = {
+        (c.arguments.get("method", "lora"), c.arguments.get("batch", 1), c.arguments["tiles"],
+         c.arguments.get("checkpointing", False))
+        for c in [*CASES, *MORE]
+        if not c.ours and "dropout" not in c.arguments and "dtype" not in c.arguments
+    }  # fmt: skip
+    assert len(matrix) == 3 * 2 * 3 * 2
+    names = [case.name for case in [*CASES, *MORE]]
+    assert len(names) == len(set(names))
+
+
+def test_cases_are_chosen_by_group_and_by_a_part_of_their_name() -> None:
+    chosen = [case.name for case in choose(Options(groups=("step",), only=("1 tile",)))]
+    assert chosen == ["LoRA step, 1 tile"]
+    assert len(choose(Options(groups=("step",), only=("1 tile",), full=True))) == 12
+    assert {case.job for case in choose(Options(groups=("load", "score")))} == {"Loading", "Scoring"}
+
+
+def test_a_name_that_no_case_has_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no case has 9 tiles"):
+        choose(Options(only=("9 tiles",)))
