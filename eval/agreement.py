@@ -4,6 +4,7 @@ Cases are those of explain.json (eval.explain).
 """
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ def agreement(cases: Sequence[Case]) -> dict[str, dict[str, Any]]:
     Returns:
         Per label the number of cases, the mean over cases of Spearman's rho over the leads and its standard error, for
         attention, for its density, and for the mere area of a lead's boxes (which needs no model); how often the lead
-        with the most attention is the one whose loss changes most; and the means over cases of every area.
+        with the most attention is the one whose loss changes most; the log-odds of a page on which everything is wiped;
+        and the means over cases of every area.
     """
     found = {}
     for label in dict.fromkeys(case["label"] for case in cases):
@@ -48,9 +50,30 @@ def agreement(cases: Sequence[Case]) -> dict[str, dict[str, Any]]:
             result[f"rho_{name}"] = {"mean": mean, "standard_error": error, "n": len(rhos)}
         tops = [np.argmax(looked) == np.argmax(moved) for looked, moved in (_columns(c, "attention") for c in own)]
         result["same_first_lead"] = float(np.mean(tops))
+        blank = [case["log_odds"] + case["occlusion_of_everything"] for case in own]
+        result["everything_wiped"] = float(np.mean(blank))
         areas = [area for area in own[0]["areas"] if all(area in case["areas"] for case in own)]
         result["means"] = {area: _means([case["areas"][area] for case in own]) for area in areas}
         found[label] = result
+    return found
+
+
+def between_labels(cases: Sequence[Case]) -> dict[str, float | None]:
+    """How alike two labels of one page are: mean of Spearman's rho over the leads, for attention and size of occlusion.
+
+    Near 1 for attention: the map shows the page, and hardly what was asked.
+    """
+    pages: dict[str, list[Case]] = {}
+    for case in cases:
+        pages.setdefault(case["id"], []).append(case)
+    found: dict[str, float | None] = {}
+    for place, name in enumerate(("attention", "occlusion")):
+        rhos = []
+        for own in pages.values():
+            values = [_columns(case, "attention")[place] for case in own]
+            rhos += [rank_correlation(a, b) for a, b in combinations(values, 2)]
+        known = [rho for rho in rhos if rho is not None]
+        found[name] = float(np.mean(known)) if known else None
     return found
 
 
@@ -72,13 +95,15 @@ def agreement_text(found: dict[str, dict[str, Any]]) -> str:
     headings = [
         "label",
         "pages",
+        "blank",
         "rho",
         "rho of area",
         *(f"{name} {what}" for name in names for what in ("att", "occ")),
     ]
     lines = []
     for label, result in found.items():
-        cells = [label, str(result["n"]), _with_error(result["rho_attention"]), _with_error(result["rho_area"])]
+        blank = f"{result['everything_wiped']:+.1f}"
+        cells = [label, str(result["n"]), blank, _with_error(result["rho_attention"]), _with_error(result["rho_area"])]
         for name in names:
             means = result["means"].get(name)
             cells += ["-", "-"] if means is None else [f"{means['attention']:.2f}", f"{means['occlusion']:+.1f}"]

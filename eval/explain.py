@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.agreement import agreement, agreement_text
+from eval.agreement import agreement, agreement_text, between_labels
 from eval.heat import areas_of, lead_places, look_for_labels, overlay, share_of
 from eval.likelihood import YesNo, ask_yes_no
 from eval.occlusion import empty_paper, occlude
@@ -170,13 +170,19 @@ def _records(config: ExplainConfig) -> Iterator[EcgRecord]:
 
 def explained_text(folder: Path) -> str:
     """What is to be seen in an explain.json as a whole: the agreement over pages that have the label, and over all."""
-    found = json.loads((folder / "explain.json").read_text())["agreement"]
+    explained = json.loads((folder / "explain.json").read_text())
+    found, alike = explained["agreement"], explained["between_labels"]
     parts = [("pages that have the label", found["present"]), ("all pages", found["all"])]
     shown = "\n\n".join(f"{name}\n{agreement_text(part)}" for name, part in parts if part)
+    if alike["attention"] is not None and alike["occlusion"] is not None:
+        shown += (
+            f"\n\nTwo labels of one page: rho {alike['attention']:.2f} between their attention to the leads, "
+            f"{alike['occlusion']:.2f} between their sizes of occlusion."
+        )
     return (
-        f"{shown}\n\nrho: Spearman's, over the leads of a page, of attention and the size of occlusion, mean over "
-        "pages +- standard error; rho of area: of a lead's mere area and the size of occlusion. att: share of the "
-        "attention; occ: change of the log-odds when these leads are wiped together."
+        f"{shown}\n\nblank: log-odds with everything wiped. rho: Spearman's, over the leads of a page, of attention "
+        "and the size of occlusion, mean over pages +- standard error; rho of area: the same of a lead's mere area. "
+        "att: share of the attention; occ: change of the log-odds when these leads are wiped together."
     )
 
 
@@ -209,6 +215,7 @@ def run_explain(config: ExplainConfig) -> Path:
         "synthetic": SUITES[config.suite].synthetic,
         "gates": dict(zip(map(str, layers), gates, strict=True)),
         "agreement": {"all": agreement(cases), "present": agreement([case for case in cases if case["truth"]])},
+        "between_labels": between_labels(cases),
         "cases": cases,
     }
     (config.out / "explain.json").write_text(json.dumps(result, indent=1) + "\n")

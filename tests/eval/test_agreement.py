@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from eval.agreement import agreement, agreement_text, rank_correlation
+from eval.agreement import agreement, agreement_text, between_labels, rank_correlation
 
 
 def test_rank_correlation_is_that_of_scipy() -> None:
@@ -21,9 +21,15 @@ def test_agreement_by_hand() -> None:
             {"attention": a, "occlusion": o, "density": -a, "area": 0.1}
             for a, o in zip(attention, occlusion, strict=True)
         ]
-        return {"label": "A", "leads": dict(zip(("I", "II", "V1"), values, strict=True)), "areas": {"strip": values[1]}}
+        leads = dict(zip(("I", "II", "V1"), values, strict=True))
+        scores = {"log_odds": 1.5, "occlusion_of_everything": -2.0}
+        return {"id": "p", "label": "A", "leads": leads, "areas": {"strip": values[1]}, **scores}
 
-    found = agreement([case([0.1, 0.2, 0.3], [0.0, -1.0, 2.0]), case([0.3, 0.2, 0.1], [0.0, -1.0, 2.0])])["A"]
+    cases = [case([0.1, 0.2, 0.3], [0.0, -1.0, 2.0]), case([0.3, 0.2, 0.1], [0.0, -1.0, 2.0])]
+    found = agreement(cases)["A"]
+    assert found["everything_wiped"] == -0.5
+    assert between_labels(cases) == {"attention": pytest.approx(-1.0), "occlusion": pytest.approx(1.0)}
+    assert between_labels(cases[:1]) == {"attention": None, "occlusion": None}
     assert found["n"] == 2
     assert found["rho_attention"] == {"mean": 0.0, "standard_error": pytest.approx(1.0), "n": 2}  # rho 1 and -1
     assert found["rho_area"] == {"mean": None, "standard_error": None, "n": 0}
@@ -36,10 +42,11 @@ def test_agreement_by_hand() -> None:
 def test_the_table_shows_what_exists() -> None:
     result = {
         "n": 3,
+        "everything_wiped": 0.5,
         "rho_attention": {"mean": 0.25, "standard_error": 0.125, "n": 3},
         "rho_area": {"mean": None, "standard_error": None, "n": 0},
         "means": {"V1-V6": {"attention": 0.5, "occlusion": -1.25}},
     }
     assert agreement_text({"AFIB": result}).splitlines()[2].split() == [
-        *("AFIB", "3", "0.25", "+-", "0.12", "-", "-", "-", "0.50", "-1.2", "-", "-")
+        *("AFIB", "3", "+0.5", "0.25", "+-", "0.12", "-", "-", "-", "0.50", "-1.2", "-", "-")
     ]

@@ -37,7 +37,7 @@ def result(explained: Path) -> dict:
 def test_there_is_a_case_for_every_record_and_label_in_the_suites_order(result: dict) -> None:
     ids = sorted(IDS)
     assert [(case["id"], case["label"]) for case in result["cases"]] == [(i, code) for i in ids for code in LABELS]
-    assert set(result) == {"settings", "synthetic", "gates", "agreement", "cases"}
+    assert set(result) == {"settings", "synthetic", "gates", "agreement", "between_labels", "cases"}
     assert list(result["agreement"]["all"]) == list(LABELS)
     present = {case["label"] for case in result["cases"] if case["truth"]}
     assert set(result["agreement"]["present"]) == present
@@ -82,6 +82,7 @@ def test_every_case_has_its_picture(explained: Path, result: dict) -> None:
 def test_the_table_has_a_row_for_every_label(explained: Path) -> None:
     shown = explained_text(explained)
     assert "all pages" in shown
+    assert "Two labels of one page: rho" in shown
     assert all(any(line.startswith(f"{code} ") for line in shown.splitlines()) for code in LABELS)
 
 
