@@ -25,6 +25,7 @@ from minimllama.generate import Sampling, stream
 from minimllama.nano import resolve_model
 from minimllama.tokenizer import copy_tokenizer, stop_ids
 from minimllama.trace import format_rows, trace_shapes
+from minimllama.weights import check_weights, hold_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,7 @@ class ChatConfig:
         model: a checkpoint's folder, or "nano".
         max_new_tokens, temperature, top_p, seed: of the answer.
         dtype, device, semantics: of the model.
+        weights: "plain", "fast" or "int8": how they are kept; docs/performance.md.
     """
 
     question: str = ""
@@ -85,12 +87,15 @@ class ChatConfig:
     dtype: str = "float32"
     device: str = "cpu"
     semantics: str = "meta"
+    weights: str = "plain"
 
 
 def _chat(arguments: Sequence[str]) -> None:
     config = tyro.cli(ChatConfig, args=arguments, prog="python -m minimllama chat")
+    check_weights(config.weights)
     folder = resolve_model(config.model)
     model = load_model(folder, getattr(torch, config.dtype), config.device, config.semantics)
+    hold_weights(model, config.weights)
     tokenizer = load_tokenizer(folder)
     vision = model.config.vision
     transform = ImageTransform(vision.tile_size, vision.max_tiles)

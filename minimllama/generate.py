@@ -97,7 +97,7 @@ def prefill(model: MiniMllama, prompts: Sequence[Tensor], images: ImageBatch | N
     if images is not None and len(images) != len(prompts):
         raise ValueError(f"{len(prompts)} prompts, but images of {len(images)} samples")
     lengths = [len(prompt) for prompt in prompts]
-    device = model.text.lm_head.weight.device
+    device = model.text.norm.weight.device
     tokens = pad_rows([prompt.cpu() for prompt in prompts], model.config.text.pad_id)  # [R, T]
     model.check_tokens(tokens)
     visible = states = sight = None

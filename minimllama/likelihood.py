@@ -15,6 +15,7 @@ from minimllama.chat import pad_rows
 from minimllama.generate import Prefix, prefill
 from minimllama.image import ImageBatch
 from minimllama.model import MiniMllama
+from minimllama.packed import rows_of
 from minimllama.visibility import RowGroups, look
 
 
@@ -76,5 +77,5 @@ def next_token_logits(
     if any(bool((suffix == model.config.image_token_id).any()) for suffix in suffixes):
         raise ValueError("a suffix has an image token; images belong into the prompt")
     hidden = run_suffixes(model, prefill(model, prompts, images), suffixes)  # [B, L, D]
-    rows = model.text.lm_head.weight[list(candidates)].float()  # [C, D]
+    rows = rows_of(model.text.lm_head, candidates).float()  # [C, D]
     return hidden.float() @ rows.T  # [B, L, C]

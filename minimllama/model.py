@@ -55,6 +55,8 @@ class MiniMllama(nn.Module):
             raise ValueError(f"semantics={semantics!r} is not one of {', '.join(SEMANTICS)}")
         self.config, self.semantics = config, semantics
         rules = SEMANTICS[semantics]
+        if rules.leak and config.vision.drop_unused_tiles:
+            raise ValueError(f"drop_unused_tiles needs semantics='meta', not {semantics!r}, which looks at them")
         self.vision = VisionEncoder(config.vision, tap=rules.tap)
         self.projector = nn.Linear(config.vision.n_features, config.text.width)
         self.text = TextDecoder(config.text, leak=rules.leak)
@@ -152,7 +154,7 @@ class MiniMllama(nn.Module):
 
     def empty_cache(self, n_rows: int, n_slots: int) -> KvCache:
         """A cache for n_rows rows of at most n_slots positions, on the model's device."""
-        weight = self.text.lm_head.weight
+        weight = self.text.norm.weight
         return KvCache.empty(self.config.text, n_rows, n_slots, weight.dtype, weight.device)
 
     def n_parameters(self) -> int:

@@ -5,6 +5,8 @@ once, they give the same numbers, bit for bit, in two thirds of the time; docs/p
 only compute: their `weight` is a placeholder without content, so saving, merging or tuning them fails.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -18,30 +20,57 @@ def can_pack(layer: nn.Module) -> bool:
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-class PackedLinear(nn.Linear):
-    """A linear layer with a reordered copy of its base's weight, and no other."""
+class ComputingLinear(nn.Linear):
+    """A linear layer that keeps its weight in a form of its own, and only computes."""
 
     def __init__(self, base: nn.Linear) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight = nn.Parameter(torch.empty_like(base.weight, device="meta"), requires_grad=False)
         self.bias = base.bias
+
+    def rows(self, outputs: Sequence[int]) -> Tensor:
+        """The weight's rows of these outputs, [len(outputs), D]."""
+        raise NotImplementedError
+
+
+class PackedLinear(ComputingLinear):
+    """A linear layer with a reordered copy of its base's weight, and no other."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__(base)
         self.packed = torch.ops.mkldnn._reorder_linear_weight(base.weight.detach(), 1)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Linear gives it
         """input: [..., D] -> [..., O]; without gradients."""
         return torch.ops.mkldnn._linear_pointwise(input, self.packed, self.bias, "none", [], "")
 
+    def rows(self, outputs: Sequence[int]) -> Tensor:
+        """The weight's rows of these outputs; the whole weight is put back in order for a moment."""
+        return self.packed.to_dense()[list(outputs)]
+
+
+def rows_of(layer: nn.Linear, outputs: Sequence[int]) -> Tensor:
+    """Rows of a linear layer's weight, however it keeps it: [len(outputs), D]."""
+    return layer.rows(outputs) if isinstance(layer, ComputingLinear) else layer.weight[list(outputs)]
+
+
+def replace_linears(model: MiniMllama, make: Callable[[nn.Linear], nn.Linear]) -> MiniMllama:
+    """Put make(layer) in the place of every linear layer of the text model, lm_head included; the vision tower stays.
+
+    One after the other, so that there is never a second copy of the whole.
+    """
+    for parent in (*list(model.text.layers.modules()), model.text):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Linear):
+                setattr(parent, name, make(layer))
+    return model
+
 
 def pack_weights(model: MiniMllama) -> MiniMllama:
-    """Replace the text layers' linear layers in place, for good; each dense weight is freed when it is packed.
+    """Replace the text model's linear layers in place, for good; each dense weight is freed when it is packed.
 
     Layers that cannot be packed are left as they are, so on another device or in float32 nothing changes. The
-    vision tower has too many rows to gain, and the rows of lm_head are also read one by one.
+    vision tower has too many rows to gain.
     """
-    for block in model.text.layers:
-        for parent in block.modules():
-            for name, layer in list(parent.named_children()):
-                if isinstance(layer, nn.Linear) and can_pack(layer):
-                    setattr(parent, name, PackedLinear(layer))
-    return model
+    return replace_linears(model, lambda layer: PackedLinear(layer) if can_pack(layer) else layer)

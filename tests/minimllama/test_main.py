@@ -12,6 +12,7 @@ import torch
 from minimllama import load_model, load_tokenizer, save_model
 from minimllama.__main__ import main
 from minimllama.tokenizer import copy_tokenizer
+from minimllama.weights import hold_weights
 from tests.tools.native import make_tables_reachable, write_native
 from tests.tools.tiny import TINY, picture, tiny_model, with_text
 
@@ -85,6 +86,19 @@ def test_chat_reads_questions_from_standard_input(
     assert out.count("\n") >= 2
 
 
+@pytest.mark.parametrize("weights", ["fast", "int8"])
+def test_chat_keeps_weights_as_it_is_told(weights: str, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from minimllama import Message, encode_dialog, generate
+    from minimllama.tokenizer import stop_ids
+
+    arguments = ("chat", "--model", checkpoint, "--question", "one?", "--max-new-tokens", 5, "--weights", weights)
+    out = run(capsys, *arguments)
+    model, tokenizer = hold_weights(load_model(checkpoint), weights), load_tokenizer(checkpoint)
+    prompt = encode_dialog([Message(role="user", text="one?")], tokenizer).tokens
+    row = generate(model, [prompt], max_new_tokens=5, stop_ids=stop_ids(tokenizer))[0]
+    assert out.rstrip("\n") == tokenizer.decode(row[len(prompt) :].tolist()).rstrip("\n\ufffd")
+
+
 # convert
 
 
@@ -117,6 +131,7 @@ def test_convert_rewrites_native_weights_and_keeps_the_tokenizer(
         (["fly"], "usage: python -m minimllama"),
         (["trace", "--preset", "7b"], "error: preset='7b' is not one of nano, 11b, 11b-instruct, 90b"),
         (["chat", "--model", "nowhere"], "error: model='nowhere' is neither 'nano' nor a folder"),
+        (["chat", "--weights", "int4"], "error: weights='int4' is not one of plain, fast, int8"),
         (["trace", "--layer", "text.x"], "error: no module is called 'text.x'"),
     ],
 )

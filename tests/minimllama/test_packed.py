@@ -31,7 +31,9 @@ def test_a_packed_model_generates_the_same_tokens() -> None:
     images, prompts = pictures([[(30, 20)], [(20, 20)]]), [prompt(9, 1, image_at=[2]), prompt(6, 2, image_at=[1])]
     plain = generate(tiny_model().bfloat16(), prompts, images, max_new_tokens=8)
     packed = pack_weights(tiny_model().bfloat16())
-    assert sum(isinstance(layer, PackedLinear) for layer in packed.modules()) == 7 * 7  # layers, linear layers in each
+    assert (
+        sum(isinstance(layer, PackedLinear) for layer in packed.modules()) == 7 * 7 + 1
+    )  # layers, linear layers in each, lm_head
     for one, other in zip(generate(packed, prompts, images, max_new_tokens=8), plain, strict=True):
         assert torch.equal(one, other)
 
@@ -51,4 +53,4 @@ def test_other_types_and_adapted_layers_are_left_alone() -> None:
     assert names == [(name, type(m)) for name, m in tiny_model().named_modules()]
     apply_tuning(model.bfloat16(), TuneConfig(r=2))
     pack_weights(model)
-    assert not any(isinstance(layer, PackedLinear) for layer in model.modules())
+    assert not any(isinstance(layer, PackedLinear) for layer in model.text.layers.modules())

@@ -10,6 +10,7 @@ from minimllama.attention_map import attention_of, to_page
 from minimllama.chat import pad_rows
 from minimllama.init import initialise
 from minimllama.layers import attend
+from minimllama.weights import hold_weights
 from tests.tools.native import make_tables_reachable, write_native
 from tests.tools.tiny import PAD, TINY, clear_unused_rows, pictures, prompt, tiny_model, with_text
 
@@ -47,6 +48,7 @@ def _generate() -> None:
     generate(model, PROMPTS, images, max_new_tokens=3, temperature=1.0, top_p=0.9)
     suffixes = [torch.tensor([20, 21, 22, 23]), torch.tensor([30])]
     next_token_logits(model, PROMPTS, suffixes, [5, 6, 7, 8, 9], images)
+    generate(hold_weights(model, "int8"), PROMPTS, images, max_new_tokens=3)
     for sizes in ([(30, 20)], [(30, 20), (12, 12)]):
         looked = attention_of(model, prompt(9, 1, range(2, 2 + len(sizes))), pictures([sizes]), [5, 7, 8])
         to_page(looked, sizes[0], TINY.vision)
