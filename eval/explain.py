@@ -22,11 +22,12 @@ from eval.agreement import agreement, agreement_text, between_labels
 from eval.heat import areas_of, lead_places, look_for_labels, overlay, share_of
 from eval.likelihood import YesNo, ask_yes_no
 from eval.occlusion import empty_paper, occlude
+from eval.pages import page_of
 from eval.predict import PredictConfig, Predictor
+from eval.references import reference
 from eval.suites import SUITES
 from minimllama.console import Progress
-from train.ecg import LEADS, EcgRecord, LabelSet, draw_page
-from train.ecg.labels import superclasses_of
+from train.ecg import LEADS, EcgRecord, LabelSet
 from train.ecg.page import Box
 
 
@@ -70,6 +71,8 @@ class ExplainConfig:
     def __post_init__(self) -> None:
         if self.suite not in SUITES:
             raise ValueError(f"suite={self.suite!r} is not one of {', '.join(SUITES)}")
+        if SUITES[self.suite].configuration:
+            raise ValueError(f"suite={self.suite!r} shows pictures, in which the places of the leads are not known")
         if not self.labels or len(set(self.labels)) < len(self.labels):
             raise ValueError(f"labels={self.labels} must name at least one code, and none twice")
         if self.pictures < 0:
@@ -113,7 +116,7 @@ def explain_record(
         record: to draw.
         out: folder for pictures; None for none.
     """
-    page = draw_page(record, predictor.style, np.random.default_rng(0))
+    page = page_of(record, predictor.style)
     places = lead_places(page, record)
     areas = areas_of(places)
     model, transform, device = predictor.model, predictor.transform, predictor.config.device
@@ -122,7 +125,8 @@ def explain_record(
     whole = {"everything": [(0.0, 0.0, float(page.image.width), float(page.image.height))]}
     given = {"paper": paper, "margin": pen, "device": device}
     moved = occlude(model, transform, questions, page.image, areas | whole, **given)
-    labels = record.labels and set(record.labels) | superclasses_of(record.labels)
+    truth = reference(record, predictor.suite)["truth"]
+    labels = None if truth["labels"] is None else {*truth["labels"], *(truth["superclass"] or ())}
     cases = []
     for c, code in enumerate(codes):
         layers = looked.maps.page[:, c].numpy()  # [L, Y, X]

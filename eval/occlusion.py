@@ -8,7 +8,7 @@ Shapes: A areas, C labels.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,22 +16,17 @@ from PIL import Image
 from torch import Tensor
 
 from eval.likelihood import YesNo, score_labels
+from eval.pages import BLANK, page_of
 from minimllama import ImageTransform, MiniMllama
-from train.ecg import EcgRecord, PaperStyle, draw_page
+from train.ecg import EcgRecord, PaperStyle
 from train.ecg.page import Box
 
 REDRAWN, MEDIAN = "the paper drawn again, with its grid", "the page's median colour"
 
 
-def empty_paper(record: EcgRecord, style: PaperStyle, seed: int = 0) -> Image.Image | None:
-    """The page of a record without its traces; None for a layout that depends on which leads have samples.
-
-    seed: of the generator with which the page was drawn, so that its paper lies in the same place.
-    """
-    if style.layout == "recorded":
-        return None
-    nothing = replace(record, signal=np.full_like(record.signal, np.nan))
-    return draw_page(nothing, style, np.random.default_rng(seed)).image
+def empty_paper(record: EcgRecord, style: PaperStyle) -> Image.Image | None:
+    """What `eval.pages.page_of` draws of a record, without its traces; None for rows that depend on its samples."""
+    return None if style.layout == "recorded" else page_of(record, style, BLANK).image
 
 
 def wipe(page: Image.Image, boxes: Sequence[Box], paper: Image.Image | None, margin: float = 0.0) -> Image.Image:

@@ -100,6 +100,7 @@ def test_records_beyond_the_number_of_pictures_get_none(checkpoint: Path, tmp_pa
     ("fields", "message"),
     [
         ({"labels": ("MI",), "suite": "ptb"}, "suite='ptb' is not one of"),
+        ({"labels": ("MI",), "suite": "ptb-test"}, "suite='ptb-test' shows pictures"),
         ({"labels": ()}, "must name at least one code"),
         ({"labels": ("MI", "MI")}, "none twice"),
         ({"labels": ("MI",), "pictures": -1}, "pictures=-1 must not be negative"),

@@ -11,6 +11,7 @@ from PIL import Image
 from eval.heat import areas_of, lead_places
 from eval.likelihood import ask_yes_no, score_labels
 from eval.occlusion import MEDIAN, REDRAWN, empty_paper, occlude, wipe
+from eval.pages import page_of
 from eval.predict import Predictor
 from tests.eval.conftest import predict_config
 from train.ecg import LABEL_SETS, LEADS, STYLES, EcgRecord, PaperStyle, draw_page, simulate_ecg
@@ -32,7 +33,7 @@ def record() -> EcgRecord:
     ids=["nano", "varied", "separators"],
 )
 def test_wiping_every_lead_leaves_the_empty_paper(style: PaperStyle, record: EcgRecord) -> None:
-    page, paper = draw_page(record, style, np.random.default_rng(5)), empty_paper(record, style, seed=5)
+    page, paper = page_of(record, style), empty_paper(record, style)
     assert paper is not None
     pen = page.style.trace_mm * page.px_per_mm / 2
     boxes = [box for places in lead_places(page, record).values() for box in places]
