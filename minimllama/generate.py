@@ -80,7 +80,14 @@ class Prefix:
 
 
 @torch.no_grad()
-def prefill(model: MiniMllama, prompts: Sequence[Tensor], images: ImageBatch | None = None, n_new: int = 0) -> Prefix:
+def prefill(
+    model: MiniMllama,
+    prompts: Sequence[Tensor],
+    images: ImageBatch | None = None,
+    n_new: int = 0,
+    *,
+    states: Tensor | None = None,
+) -> Prefix:
     """Run prompts of different lengths, with room for n_new more tokens each.
 
     Args:
@@ -88,6 +95,7 @@ def prefill(model: MiniMllama, prompts: Sequence[Tensor], images: ImageBatch | N
         prompts: int64 [length] each, image tokens included.
         images: of the samples, in the same order.
         n_new: tokens that will follow each prompt at most.
+        states: what `model.encode(images)` gave, if they have been encoded already.
 
     Raises:
         ValueError: if a prompt is empty, or image tokens and images do not fit together.
@@ -100,13 +108,13 @@ def prefill(model: MiniMllama, prompts: Sequence[Tensor], images: ImageBatch | N
     device = model.text.norm.weight.device
     tokens = pad_rows([prompt.cpu() for prompt in prompts], model.config.text.pad_id)  # [R, T]
     model.check_tokens(tokens)
-    visible = states = sight = None
+    visible = sight = None
     groups = RowGroups(n_rows=len(prompts), n_samples=len(prompts))
     if images is not None and any(images.n_tiles):
         slots, tiles = images.pixels.shape[1:3]
         visible = image_visibility(tokens, images.n_tiles, model.config.image_token_id, tiles, slots)
         sight = model.see(tokens, images, visible).to(device)
-        states = model.encode(images.to(device))
+        states = model.encode(images.to(device)) if states is None else states
     elif bool((tokens == model.config.image_token_id).any()):
         raise ValueError("a prompt has an image token, but there are no images")
     cache = model.empty_cache(len(prompts), max(lengths) + n_new)
@@ -128,13 +136,14 @@ def stream(
     sampling: Sampling | None = None,
     stop_ids: Sequence[int] = (),
     generator: torch.Generator | None = None,
+    states: Tensor | None = None,
 ) -> Iterator[list[int | None]]:
     """Yield each step's token of every row, None for rows that have ended.
 
     Arguments as in `generate`.
     """
     sampling = sampling or Sampling()
-    prefix = prefill(model, prompts, images, max_new_tokens)
+    prefix = prefill(model, prompts, images, max_new_tokens, states=states)
     device = prefix.hidden.device
     if sampling.temperature and generator is None:
         generator = torch.Generator(device).manual_seed(0)
@@ -164,6 +173,7 @@ def generate(
     top_p: float = 1.0,
     stop_ids: Sequence[int] = (),
     generator: torch.Generator | None = None,
+    states: Tensor | None = None,
 ) -> list[Tensor]:
     """Continue prompts.
 
@@ -175,6 +185,7 @@ def generate(
         temperature, top_p: see `Sampling`; temperature 0 is greedy.
         stop_ids: a row ends with the first of these; without any, every row gets max_new_tokens.
         generator: randomness of sampling, on the model's device; seeded with 0 if None.
+        states: what `model.encode(images)` gave, if they have been encoded already.
 
     Returns:
         Per sample the prompt and what follows, int64, a stop id included.
@@ -189,6 +200,7 @@ def generate(
         sampling=sampling,
         stop_ids=stop_ids,
         generator=generator,
+        states=states,
     ):
         for row, token in zip(rows, tokens, strict=True):
             if token is not None:

@@ -1,7 +1,7 @@
 """Many short continuations of a few prompts in one pass: the way to score all labels of an image.
 
 The image and the prompt are run once; every suffix becomes a row that starts from a copy of the prompt's
-(short) text cache and shares the image's keys and values.
+(short) text cache and shares the image's keys and values. As many suffixes run at once as ROOM holds.
 
 Shapes: B prompts, L suffixes, R = B * L rows, T longest suffix, C candidate tokens, D width.
 """
@@ -38,6 +38,17 @@ def suffix_states(model: MiniMllama, prefix: Prefix, suffixes: Sequence[Tensor])
     return x.unflatten(0, (n_prompts, n_suffixes))  # [B, L, T, D]
 
 
+ROOM = 2**31  # bytes that the rows of one pass may take: caches, and what a layer computes
+
+
+def row_bytes(model: MiniMllama, n_slots: int, n_tokens: int) -> int:
+    """What one more row costs: its slots in every text cache, and one layer's activations of its tokens."""
+    sizes, weight = model.config.text, model.text.norm.weight
+    n_self = sizes.n_layers - len(sizes.cross_layers)
+    cached = 2 * n_self * n_slots * sizes.n_kv_heads * sizes.head_width
+    return (cached + n_tokens * (6 * sizes.width + 3 * sizes.mlp_width)) * weight.element_size()
+
+
 @torch.no_grad()
 def run_suffixes(model: MiniMllama, prefix: Prefix, suffixes: Sequence[Tensor]) -> Tensor:
     """Hidden state [B, L, D] at the last token of every suffix after every prompt."""
@@ -53,6 +64,9 @@ def next_token_logits(
     suffixes: Sequence[Tensor],
     candidates: Sequence[int],
     images: ImageBatch | None = None,
+    *,
+    states: Tensor | None = None,
+    room: int = ROOM,
 ) -> Tensor:
     """Logits of candidate tokens after every prompt + suffix; the difference of two is their log-odds.
 
@@ -65,6 +79,8 @@ def next_token_logits(
         suffixes: int64 [length] each; the same for every prompt, without image tokens.
         candidates: token ids.
         images: of the prompts.
+        states: what `model.encode(images)` gave, if they have been encoded already.
+        room: bytes that the suffixes may take; those that do not fit run one pass later.
 
     Returns:
         float32 [B, L, C].
@@ -76,6 +92,10 @@ def next_token_logits(
         raise ValueError("every suffix needs at least one token")
     if any(bool((suffix == model.config.image_token_id).any()) for suffix in suffixes):
         raise ValueError("a suffix has an image token; images belong into the prompt")
-    hidden = run_suffixes(model, prefill(model, prompts, images), suffixes)  # [B, L, D]
+    prefix, n_tokens = prefill(model, prompts, images, states=states), max(map(len, suffixes))
+    per_suffix = len(prompts) * row_bytes(model, max(prefix.lengths) + n_tokens, n_tokens)
+    n_at_once = max(1, room // per_suffix)
+    parts = [suffixes[i : i + n_at_once] for i in range(0, len(suffixes), n_at_once)]
+    hidden = torch.cat([run_suffixes(model, prefix, part) for part in parts], dim=1)  # [B, L, D]
     rows = rows_of(model.text.lm_head, candidates).float()  # [C, D]
     return hidden.float() @ rows.T  # [B, L, C]

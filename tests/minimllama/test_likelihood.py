@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from minimllama import next_token_logits
+from minimllama import PRESETS, MiniMllama, generate, next_token_logits
+from minimllama.likelihood import row_bytes
 from minimllama.model import SEMANTICS
 from tests.tools.tiny import IMAGE, one_sample, pictures, prompt, tiny_model
 
@@ -48,6 +49,40 @@ def test_logits_are_float32_even_in_bfloat16() -> None:
     out = next_token_logits(model, PROMPTS[2:], SUFFIXES, CANDIDATES)
     assert out.dtype == torch.float32
     assert (out != out.bfloat16().float()).any(), "they would come in coarse steps"
+
+
+@torch.no_grad()
+def test_little_room_means_more_passes_with_the_same_logits() -> None:
+    model, images, rows = tiny_model(), pictures(SIZES), []
+    whole = next_token_logits(model, PROMPTS, SUFFIXES, CANDIDATES, images)
+    model.text.embed_tokens.register_forward_hook(lambda m, inputs, output: rows.append(tuple(inputs[0].shape)))
+    one = 3 * row_bytes(model, n_slots=9 + 4, n_tokens=4)  # a suffix after each of the three prompts
+    for room, n_passes in ((0, 4), (one, 4), (2 * one, 2), (3 * one, 2), (4 * one, 1)):
+        rows.clear()
+        parts = next_token_logits(model, PROMPTS, SUFFIXES, CANDIDATES, images, room=room)
+        assert len(rows) == 1 + n_passes  # the prompts, once
+        torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0.0)
+
+
+def test_a_row_costs_its_caches_and_its_activations() -> None:
+    with torch.device("meta"):
+        model = MiniMllama(PRESETS["11b"]).bfloat16()
+    cached = 131_072  # bytes per slot, as the cache's own test has it
+    assert row_bytes(model, 52, 0) == 52 * cached
+    assert row_bytes(model, 52, 12) == 52 * cached + 12 * 2 * (6 * 4096 + 3 * 14336)
+
+
+@torch.no_grad()
+def test_encoded_images_are_not_encoded_again() -> None:
+    model, images, towers = tiny_model(), pictures(SIZES), []
+    expected = next_token_logits(model, PROMPTS, SUFFIXES, CANDIDATES, images)
+    states = model.encode(images)
+    model.vision.register_forward_hook(lambda m, i, output: towers.append(len(output)))
+    ours = next_token_logits(model, PROMPTS, SUFFIXES, CANDIDATES, images, states=states)
+    answers = generate(model, PROMPTS, images, max_new_tokens=3, states=states)
+    assert towers == []
+    assert torch.equal(ours, expected)
+    assert [a.tolist() for a in answers] == [a.tolist() for a in generate(model, PROMPTS, images, max_new_tokens=3)]
 
 
 # refusal
