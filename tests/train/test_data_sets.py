@@ -188,3 +188,25 @@ def test_components_of_one_source_are_numbered() -> None:
 def test_dropping_what_is_not_there_or_all_is_refused(without: tuple[str, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DataConfig(components=(SIMULATED,), without=without)
+
+
+@pytest.mark.parametrize("name", ["paper", "tile1", "ecg_lora", "ecg_partial", "ecg_full"])
+def test_recipes_for_the_11b_read_ptbxl_as_it_is_unpacked(name: str, root: Path) -> None:
+    (only,) = load_recipe(root / f"train/recipes/{name}.toml").data.components
+    assert (only.source, only.report, only.wording) == ("ptbxl", "statements", "fixed")
+
+
+@pytest.mark.parametrize("name", ["paper", "tile1"])
+def test_the_papers_other_sets_can_be_taken_out_of_their_comments(name: str, root: Path, tmp_path: Path) -> None:
+    lines = (root / f"train/recipes/{name}.toml").read_text().splitlines()
+    settings = ("# [[", "# source =", "# root =", "# tasks =", "# label_set =", "# options =")
+    (tmp_path / "all.toml").write_text(
+        "\n".join(line.removeprefix("# ") if line.startswith(settings) else line for line in lines)
+    )
+    components = load_recipe(tmp_path / "all.toml").data.components
+    assert [component.source for component in components] == ["ptbxl", "mimic_iv_ecg", "code15"]
+    assert [component.options for component in components] == [
+        {"likelihood": 50},
+        {"need": "labels"},
+        {"amplitude": 1.0},
+    ]

@@ -31,7 +31,7 @@ CABRERA = ("aVL", "I", "aVR", "II", "aVF", "III")  # aVR is drawn upside down, a
 _CHEST = LEADS[6:]
 RHYTHM = "rhythm"  # stands for the style's rhythm lead
 # name: rows of the page from top to bottom; numbers are limb leads in the style's order
-_LAYOUTS: dict[str, tuple[tuple[int | str, ...], ...]] = {
+LAYOUT_ROWS: dict[str, tuple[tuple[int | str, ...], ...]] = {
     "3x4+1": ((0, 3, "V1", "V4"), (1, 4, "V2", "V5"), (2, 5, "V3", "V6"), (RHYTHM,)),
     "3x4+3": ((0, 3, "V1", "V4"), (1, 4, "V2", "V5"), (2, 5, "V3", "V6"), ("V1",), (RHYTHM,), ("V5",)),
     "3x4": ((0, 3, "V1", "V4"), (1, 4, "V2", "V5"), (2, 5, "V3", "V6")),
@@ -49,11 +49,11 @@ def rows_of(layout: str, order: str = "common", rhythm: str = "II") -> Rows:
     limb = ORDERS[order]
     return tuple(
         tuple(limb[cell] if isinstance(cell, int) else rhythm if cell == RHYTHM else cell for cell in row)
-        for row in _LAYOUTS[layout]
+        for row in LAYOUT_ROWS[layout]
     )
 
 
-LAYOUTS: dict[str, Rows] = {name: rows_of(name) for name in _LAYOUTS}  # in the common order
+LAYOUTS: dict[str, Rows] = {name: rows_of(name) for name in LAYOUT_ROWS}  # in the common order
 
 
 @dataclass(frozen=True, kw_only=True)
