@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from eval.predict import read_predictions, run_predict
 from eval.shards import join_shards, parse_shard, shard_path
 from tests.eval.conftest import predict_config
+from tests.eval.test_predict import same
 
 
 @pytest.fixture(scope="module")
@@ -52,31 +55,66 @@ def test_unfinished_absent_and_foreign_parts_are_not_joined(parts: Path, tmp_pat
         join_shards(out, 2)
 
 
+RANKS = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "eval", "predict"]
+# "--": --n is not torchrun's
+
+
+def on_two_ranks(checkpoint: Path, out: Path, *more: str) -> subprocess.Popen:
+    """Start a prediction of seven patients, one page at a time."""
+    options = ["--model", str(checkpoint), "--n", "7", "--seed", "5", *more, "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *RANKS, *options]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
 def test_torchrun_gives_every_rank_its_part(checkpoint: Path, parts: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.jsonl"
-    command = [
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "--",
-        "eval",
-        "predict",
-    ]  # "--": --n is not torchrun's
-    options = ["--model", str(checkpoint), "--n", "7", "--seed", "5", "--batch", "3", "--texts", "--out", str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *command, *options], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert [line["id"] for line in read_predictions(out)] == [
-        f"{read_predictions(out)[0]['id'][:-1]}{i}" for i in range(7)
-    ]
+    started = on_two_ranks(checkpoint, out, "--batch", "3", "--texts")
+    _, said = started.communicate()
+    assert started.returncode == 0, said[-2000:]
+    assert [line["id"] for line in read_predictions(out)] == [f"sim-5-test-{i:06d}" for i in range(7)]
     for part in range(2):
         ours, alone = (read_predictions(shard_path(path, part, 2)) for path in (out, parts))
         assert [line["id"] for line in ours] == [line["id"] for line in alone]
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    return [pid, *(one for child in children.read_text().split() for one in family(int(child)))]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the ranks in /proc")
+def test_ranks_killed_in_the_middle_go_on_without_losing_or_repeating_a_line(checkpoint: Path, tmp_path: Path) -> None:
+    def lines_of(out: Path) -> list[int]:
+        paths = [shard_path(out, part, 2) for part in range(2)]
+        return [path.read_text().count("\n") if path.exists() else 0 for path in paths]
+
+    slow = ("--batch", "1", "--texts", "report", "statements", "--max-new-tokens", "40")
+    out, alone = tmp_path / "p.jsonl", tmp_path / "alone.jsonl"
+    killed = on_two_ranks(checkpoint, out, *slow)
+    while min(lines_of(out)) < 1:
+        assert killed.poll() is None, "ended before it could be killed"
+        time.sleep(0.003)
+    for pid in family(killed.pid):
+        os.kill(pid, signal.SIGKILL)
+    killed.communicate()
+    assert 2 <= sum(lines_of(out)) < 7
+    assert not out.exists()
+    with shard_path(out, 0, 2).open("a") as file:
+        file.write('{"id": "sim-5-te')  # as a kill in the middle of writing leaves it
+    again = on_two_ranks(checkpoint, out, *slow)
+    _, said = again.communicate()
+    assert again.returncode == 0, said[-2000:]
+    config = predict_config(checkpoint, alone, batch=1, texts=("report", "statements"), max_new_tokens=40)
+    undisturbed = read_predictions(run_predict(config))
+    found = read_predictions(out)
+    assert [line["id"] for line in found] == [line["id"] for line in undisturbed] == list(dict.fromkeys(ids(found)))
+    assert same(found, undisturbed)  # in words; log-odds to 1e-4, since threads differ
+
+
+def ids(lines: list[dict]) -> list[str]:
+    return [line["id"] for line in lines]
 
 
 @pytest.mark.parametrize("text", ["4/4", "1", "-1/2", "0/0", "a/b"])
