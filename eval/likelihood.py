@@ -21,6 +21,7 @@ from minimllama import ImageBatch, Message, MiniMllama, Tokenizer, encode_dialog
 from minimllama.chat import pad_rows
 from minimllama.generate import prefill
 from minimllama.likelihood import suffix_states
+from minimllama.packed import rows_of
 from train.ecg import LabelSet
 from train.ecg.instruct import yes_no_question
 
@@ -96,7 +97,7 @@ def name_likelihoods(model: MiniMllama, asked: ListQuestion, images: ImageBatch)
     known = targets >= 0  # [L, T]
     hidden, tokens = states[:, known], targets[known]  # [B, N, D], [N]
     head = model.text.lm_head
-    chosen = (hidden.float() * head.weight[tokens].float()).sum(-1)  # [B, N]
+    chosen = (hidden.float() * rows_of(head, tokens.tolist()).float()).sum(-1)  # [B, N]
     totals = [head(rows).float().logsumexp(-1) for rows in hidden.flatten(0, 1).split(_ROWS)]
     log_p = chosen - torch.cat(totals).view_as(chosen)  # [B, N]
     owner = known.nonzero()[:, 0].expand_as(log_p)  # [B, N]

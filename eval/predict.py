@@ -20,10 +20,11 @@ from eval.questions import TASK_QUESTIONS
 from eval.references import reference
 from eval.shards import missing, parse_shard, shard_path
 from eval.suites import SUITES, Suite, page_for
-from lora import load_adapter
+from lora import load_adapter, merge_adapters
 from minimllama import ImageBatch, ImageTransform, MiniMllama, Tokenizer, load_model, load_tokenizer
 from minimllama.console import Progress, duration, say
 from minimllama.nano import resolve_model
+from minimllama.weights import check_weights, hold_weights
 from train.ecg import STYLES, EcgRecord, PaperStyle
 
 
@@ -47,6 +48,7 @@ class PredictConfig:
         dtype: "bfloat16" or "float32".
         device: "cpu", "cuda", ...
         semantics: "meta", "hf" or "hf445".
+        weights: how they are kept, of minimllama.weights.WEIGHTS; an adapter is merged for all but "plain".
         shard: "i/n" predicts part i of n, counted from 0, into a file of its own (see eval.shards).
         out: the file to write; the settings go beside it (.config.json).
     """
@@ -67,6 +69,7 @@ class PredictConfig:
     dtype: str = "float32"
     device: str = "cpu"
     semantics: str = "meta"
+    weights: str = "plain"
     shard: str = "0/1"
     out: Path = Path("predictions.jsonl")
 
@@ -81,6 +84,7 @@ class PredictConfig:
         if suite.configuration and (self.page or self.distort != "clean"):
             raise ValueError(f"suite {suite.name} shows published pictures as they are; page and distort do not apply")
         check_page_kind(self.distort)
+        check_weights(self.weights)
         parse_shard(self.shard)
         if self.batch < 1 or self.max_new_tokens < 1:
             raise ValueError(f"batch={self.batch} and max_new_tokens={self.max_new_tokens} must be positive")
@@ -110,7 +114,9 @@ class Predictor:
         model = load_model(folder, getattr(torch, config.dtype), config.device, config.semantics)
         if config.adapter:
             load_adapter(model, config.adapter)
-        model.eval()
+            if config.weights != "plain":
+                merge_adapters(model)
+        hold_weights(model.eval(), config.weights)
         vision = model.config.vision
         return cls(
             model=model,

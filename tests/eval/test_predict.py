@@ -152,6 +152,19 @@ def test_every_question_of_a_task_is_the_one_that_training_asks() -> None:
     assert set(SUITES["simulated"].texts) <= TASK_QUESTIONS.keys()
 
 
+@pytest.mark.parametrize(("weights", "tolerance"), [("fast", 1e-3), ("int8", 0.5)])
+def test_weights_kept_otherwise_give_nearly_the_same_scores(
+    weights: str, tolerance: float, checkpoint: Path, adapter: Path, predictions: dict[str, Path], tmp_path: Path
+) -> None:
+    config = predict_config(checkpoint, tmp_path / "p.jsonl", adapter=str(adapter), n=2, texts=(), weights=weights)
+    kinds = Predictor.load(config).model.text.layers[0].attention.q_proj
+    assert type(kinds).__name__ == "FusedLinear"  # the adapter has been merged
+    lines, plain = read_predictions(run_predict(config)), read_predictions(predictions["tuned-test"])
+    for ours, theirs in zip(lines, plain, strict=False):
+        for protocol, scores in ours["log_odds"].items():
+            assert scores == pytest.approx(theirs["log_odds"][protocol], abs=tolerance)
+
+
 # refusal
 
 
@@ -161,6 +174,7 @@ def test_every_question_of_a_task_is_the_one_that_training_asks() -> None:
         ({"suite": "ptb"}, "suite='ptb' is not one of simulated, wfdb, ptbxl-super"),
         ({"texts": ("report", "essay")}, "texts: essay not in"),
         ({"texts": ("yes_no",)}, "texts: yes_no not in"),  # asks every record something else
+        ({"weights": "int4"}, "weights='int4' is not one of plain, fast, int8"),
         ({"batch": 0}, "batch=0 and max_new_tokens=96 must be positive"),
     ],
 )
