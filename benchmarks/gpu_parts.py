@@ -32,6 +32,7 @@ from benchmarks.on_device import (
 )
 from minimllama import generate, next_token_logits
 from minimllama.visibility import image_visibility
+from minimllama.weights import hold_weights
 
 
 def card(task: Task) -> Iterator[Row]:
@@ -81,8 +82,11 @@ def agree(task: Task) -> Iterator[Row]:
 
 def decode(task: Task, side: str) -> Iterator[Row]:
     """A prompt of 64 tokens and a page, then greedy decoding."""
-    model: Any = build_ours(task.size, task.device) if side == "ours" else build_theirs(task.size, task.device)
-    if side == "theirs":
+    model: Any
+    if side == "ours":
+        model = hold_weights(build_ours(task.size, task.device), "fast")
+    else:
+        model = build_theirs(task.size, task.device)
         model.generation_config.eos_token_id = None
     for batch in task.decode_batches:
 
