@@ -7,7 +7,8 @@ docs/quirks.md, "new tokens".
 Shapes: R rows (one per sample), T longest prompt, W vocabulary, I image slots, K tile slots, D width.
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -126,6 +127,20 @@ def prefill(
     return Prefix(cache=cache, lengths=lengths, hidden=x[rows, last], visible=visible, groups=groups)
 
 
+def next_hidden(model: MiniMllama, tokens: Tensor, sight: Sight | None, cache: KvCache, positions: Tensor) -> Tensor:
+    """A step whose shapes never change, for compilers: every slot is a key, and a mask tells which are in use.
+
+    tokens: [R], positions: [R], where they stand -> [R, D].
+    """
+    return model.text(tokens[:, None], None, sight, cache, positions[:, None], cache.n_slots)[:, 0]
+
+
+@functools.cache
+def compiled_step(mode: str | None) -> Callable[..., Tensor]:
+    """`next_hidden`, compiled when it is first called with new shapes."""
+    return torch.compile(next_hidden, dynamic=False, mode=mode)
+
+
 @torch.no_grad()
 def stream(
     model: MiniMllama,
@@ -137,6 +152,7 @@ def stream(
     stop_ids: Sequence[int] = (),
     generator: torch.Generator | None = None,
     states: Tensor | None = None,
+    compile: bool = False,  # noqa: A002 - the name that users look for
 ) -> Iterator[list[int | None]]:
     """Yield each step's token of every row, None for rows that have ended.
 
@@ -158,6 +174,10 @@ def stream(
         ended = [done or token in stop_ids for done, token in zip(ended, tokens, strict=True)]
         if all(ended) or step == max_new_tokens - 1:
             return
+        if compile:
+            run = compiled_step("reduce-overhead" if device.type == "cuda" else None)
+            hidden = run(model, chosen, sight, cache, lengths + step)
+            continue
         positions = (lengths + step).unsqueeze(1)  # [R, 1]
         n_cached = longest + step + 1
         hidden = model.text(chosen.unsqueeze(1), None, sight, cache, positions, n_cached, ragged=ragged)[:, 0]  # [R, D]
@@ -174,6 +194,7 @@ def generate(
     stop_ids: Sequence[int] = (),
     generator: torch.Generator | None = None,
     states: Tensor | None = None,
+    compile: bool = False,  # noqa: A002 - the name that users look for
 ) -> list[Tensor]:
     """Continue prompts.
 
@@ -186,6 +207,8 @@ def generate(
         stop_ids: a row ends with the first of these; without any, every row gets max_new_tokens.
         generator: randomness of sampling, on the model's device; seeded with 0 if None.
         states: what `model.encode(images)` gave, if they have been encoded already.
+        compile: the step that decodes one token, by torch.compile, with CUDA graphs on a GPU; for many tokens,
+            because compiling takes its time, again for another number of rows or slots.
 
     Returns:
         Per sample the prompt and what follows, int64, a stop id included.
@@ -201,6 +224,7 @@ def generate(
         stop_ids=stop_ids,
         generator=generator,
         states=states,
+        compile=compile,
     ):
         for row, token in zip(rows, tokens, strict=True):
             if token is not None:
