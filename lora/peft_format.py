@@ -18,6 +18,7 @@ from lora.layers import LoraLinear
 from lora.tuning import TuneConfig, add_adapters
 from minimllama import MiniMllama
 from minimllama.checkpoint.hf import hf_namer
+from minimllama.padding import drop_unused_tiles
 
 PREFIX = "base_model.model."
 NOTE = "minimllama.json"  # what PEFT's own file has no place for
@@ -78,7 +79,10 @@ def save_adapter(model: MiniMllama, folder: str | Path, family: str = "memory") 
         "init_lora_weights": True,
         "target_modules": _target_modules(model, list(layers), namer),
     }
-    (folder / NOTE).write_text(json.dumps({"semantics": model.semantics}) + "\n")
+    note: dict[str, Any] = {"semantics": model.semantics}
+    if model.config.vision.drop_unused_tiles:
+        note["drop_unused_tiles"] = True
+    (folder / NOTE).write_text(json.dumps(note) + "\n")
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
@@ -130,6 +134,21 @@ def _match(model: MiniMllama, keys: set[str], folder: Path) -> dict[str, str]:
     return best
 
 
+def _follow_note(model: MiniMllama, folder: Path) -> None:
+    """Refuse other semantics; drop unused tile slots if the adapter was trained without them."""
+    if not (folder / NOTE).is_file():
+        return
+    note = json.loads((folder / NOTE).read_text())
+    if note["semantics"] != model.semantics:
+        raise ValueError(
+            f"{folder} was trained with semantics={note['semantics']!r}, the model has {model.semantics!r}"
+        )
+    if note.get("drop_unused_tiles"):
+        drop_unused_tiles(model)
+    elif model.config.vision.drop_unused_tiles:
+        raise ValueError(f"{folder} was trained with all tile slots, the model drops those that an image does not use")
+
+
 def load_adapter(model: MiniMllama, folder: str | Path) -> MiniMllama:
     """Put the adapters of a PEFT folder on a model, in place. Either family of names; every tensor is used.
 
@@ -141,9 +160,7 @@ def load_adapter(model: MiniMllama, folder: str | Path) -> MiniMllama:
     """
     folder = Path(folder)
     config = _read_config(folder)
-    note = folder / NOTE
-    if note.is_file() and (trained := json.loads(note.read_text())["semantics"]) != model.semantics:
-        raise ValueError(f"{folder} was trained with semantics={trained!r}, the model has {model.semantics!r}")
+    _follow_note(model, folder)
     tensors = _read_tensors(folder / "adapter_model.safetensors")
     stems = _match(model, set(tensors), folder)
     tune = TuneConfig(

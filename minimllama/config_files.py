@@ -46,6 +46,7 @@ def _vision_from_hf(vision: Json) -> VisionConfig:
         patch_size=vision["patch_size"],
         max_tiles=vision["max_num_tiles"],
         norm_eps=vision.get("norm_eps", 1e-5),
+        drop_unused_tiles=vision.get("drop_unused_tiles", False),
     )
     derived = {
         "vision_output_dim": sizes.n_features,
@@ -85,7 +86,9 @@ def read_hf(fields: Json) -> Parts:
 
 
 def _vision_to_hf(vision: VisionConfig) -> Json:
+    ours = {"drop_unused_tiles": True} if vision.drop_unused_tiles else {}  # no other code knows it
     return {
+        **ours,
         "model_type": "mllama_vision_model",
         "hidden_size": vision.width,
         "attention_heads": vision.n_heads,

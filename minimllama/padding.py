@@ -8,13 +8,17 @@ vision tokens at 448 pixels, one of two tiles 3,076; docs/performance.md.
 The dropout of adapters inside the tower acts alike on the copies, because there is one; computed one by one,
 each copy would lose elements of its own. Real tokens keep their own dropout.
 
+Tile slots that an image does not use can be left out altogether, too: `drop_unused_tiles`. That is another function,
+for weights that are trained with it; the published ones see those slots.
+
 Shapes: N images, K tile slots, C of them computed, S computed sequence, H heads, E features per head, W features with
 the added columns.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +58,35 @@ def unfold(x: Tensor, n_slots: int) -> Tensor:
     """[N, C, ...] -> [N, K, ...]: the last slot again as often as needed."""
     missing = n_slots - x.shape[1]
     return x if not missing else torch.cat([x, x[:, -1:].expand(-1, missing, *x.shape[2:])], dim=1)
+
+
+def drop_unused_tiles(model: Any) -> None:
+    """Leave the tile slots that an image does not use out of a MiniMllama, in place; its config.json will say so.
+
+    An image of n tiles is then what a model of n tile slots computes, whatever else is in its batch: n * 1,032 vision
+    tokens at 448 pixels.
+
+    Raises:
+        ValueError: under semantics whose text positions look at unused slots.
+    """
+    if model.leak:
+        raise ValueError(f"drop_unused_tiles needs semantics='meta', not {model.semantics!r}, which looks at them")
+    model.config = replace(model.config, vision=replace(model.config.vision, drop_unused_tiles=True))
+    model.vision.config = model.config.vision
+    for layer in (*model.vision.local_layers, *model.vision.global_layers):
+        layer.attention.drop_unused_tiles = True
+
+
+def keys_present(x: Tensor, n_real: int, most: int) -> Tensor:
+    """Keys or values of images whose unused tiles are dropped: real tokens, and the padding tokens of their own tiles.
+
+    Args:
+        x: [N, H, S, E]; tokens of the tiles of the largest image, and then their padding tokens.
+        n_real: real tokens of these images.
+        most: of the largest one.
+    """
+    n_padding = (x.shape[2] - most) * n_real // most  # as many of each tile
+    return x if n_real == most else torch.cat([x[:, :, :n_real], x[:, :, most : most + n_padding]], dim=2)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,11 @@ def aspect_ratios(max_tiles: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, kw_only=True)
 class VisionConfig:
-    """The vision tower: a ViT over all tiles of an image, taps, and a gated global encoder."""
+    """The vision tower: a ViT over all tiles of an image, taps, and a gated global encoder.
+
+    `drop_unused_tiles` leaves the tile slots that an image does not use out of it. Published weights were trained with
+    them: real tokens attend to them (docs/quirks.md, "padding is seen").
+    """
 
     width: int = 1280
     n_heads: int = 16
@@ -27,6 +31,7 @@ class VisionConfig:
     patch_size: int = 14  # pixels
     max_tiles: int = 4
     norm_eps: float = 1e-5
+    drop_unused_tiles: bool = False
 
     def __post_init__(self) -> None:
         if self.tile_size % self.patch_size:

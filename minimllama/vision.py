@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from minimllama.config import VisionConfig, aspect_ratios
 from minimllama.layers import GeluMLP, attend, join_heads, project, split_heads
-from minimllama.padding import KeyWeights, fold, slots_to_compute, unfold
+from minimllama.padding import KeyWeights, fold, keys_present, slots_to_compute, unfold
 
 
 class PatchEmbedding(nn.Module):
@@ -84,7 +84,7 @@ class VisionAttention(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.n_heads = config.n_heads
+        self.n_heads, self.drop_unused_tiles = config.n_heads, config.drop_unused_tiles
         self.q_proj = nn.Linear(config.width, config.width, bias=False)
         self.k_proj = nn.Linear(config.width, config.width, bias=False)
         self.v_proj = nn.Linear(config.width, config.width, bias=False)
@@ -95,7 +95,8 @@ class VisionAttention(nn.Module):
 
         Args:
             x: [N, S, D].
-            n_real: how many leading tokens of each image are real.
+            n_real: how many leading tokens of each image are real; if unused tiles are dropped, an image with fewer
+                than another neither sees the tokens between nor the padding tokens of those tiles.
             weights: how often each key counts; once if None.
 
         Returns:
@@ -112,7 +113,10 @@ class VisionAttention(nn.Module):
             mixed = torch.empty_like(q)
             for count in sorted(set(n_real)):
                 rows = [i for i, n in enumerate(n_real) if n == count]
-                mixed[rows] = attend_around_padding(q[rows], k[rows], v[rows], count, **how)
+                keys, values = k[rows], v[rows]
+                if self.drop_unused_tiles:
+                    keys, values = (keys_present(y, count, max(n_real)) for y in (keys, values))
+                mixed[rows] = attend_around_padding(q[rows], keys, values, count, **how)
         return self.o_proj(join_heads(mixed[..., :width]))  # [N, S, D]
 
 
@@ -167,12 +171,15 @@ class VisionEncoder(nn.Module):
         self.global_layers = nn.ModuleList(VisionLayer(config, gated=True) for _ in range(config.n_global_layers))
 
     def embed(self, pixels: Tensor, aspect_ratio_ids: Tensor) -> Tensor:
-        """Pixels [N, K, 3, side, side] and grids [N] -> the sequence [N, S, D] that enters the first layer."""
+        """Pixels [N, K, 3, side, side] and grids [N] -> the sequence [N, S, D] that enters the first layer.
+
+        The first slots alone will do, too: pixels [N, C, ...].
+        """
         n, k = pixels.shape[:2]
-        patches = self.patches(pixels) + self.pre_tile(aspect_ratio_ids)  # [N, K, U, D]
+        patches = self.patches(pixels) + self.pre_tile(aspect_ratio_ids)[:, :k]  # [N, K, U, D]
         class_token = self.class_embedding.to(patches.dtype).expand(n, k, 1, -1)  # [N, K, 1, D]
         tokens = torch.cat([class_token, patches], dim=2)  # [N, K, P, D]
-        tokens = self.norm_pre(tokens + self.positions(aspect_ratio_ids))  # [N, K, P, D]
+        tokens = self.norm_pre(tokens + self.positions(aspect_ratio_ids)[:, :k])  # [N, K, P, D]
         padding = tokens.new_zeros(n, k * self.config.padding_per_tile, self.config.width)  # [N, K*Q, D]
         return torch.cat([tokens.flatten(1, 2), padding], dim=1)  # [N, S, D]
 
@@ -203,7 +210,7 @@ class VisionEncoder(nn.Module):
         positions tell them apart.
         """
         k, p, q = self.config.max_tiles, self.config.tokens_per_tile, self.config.padding_per_tile
-        if n_slots == k:
+        if n_slots == k or self.config.drop_unused_tiles:
             return None
         copies = k - n_slots + 1
         counts = [((n_slots - 1) * p, 1), (p, copies)]
@@ -230,15 +237,20 @@ class VisionEncoder(nn.Module):
             pixels: normalised [N, K, 3, side, side], zeros in unused tile slots.
             aspect_ratio_ids: int [N], 0 for an empty image slot.
             n_tiles: tiles in use per image, 1..K each (1 for an empty slot).
-            all_slots: return K slots; otherwise C of them, the last of which stands for all that follow.
+            all_slots: return K slots; otherwise C of them, the last of which stands for all that follow. If unused
+                tiles are dropped, C is the most tiles of an image, and slots that an image does not use mean nothing.
 
         Returns:
             [N, K, P, D * (1 + J)]; the last state first, then the taps, interleaved feature by feature.
         """
         n_real = [n * self.config.tokens_per_tile for n in n_tiles]
         tile_positions = self.post_tile(aspect_ratio_ids)  # [N, K, 1, D]
-        x, tile_positions = self.fold(self.embed(pixels, aspect_ratio_ids), tile_positions, n_tiles)
-        c = tile_positions.shape[1]
+        if self.config.drop_unused_tiles:
+            c = max(n_tiles)
+            x, tile_positions = self.embed(pixels[:, :c], aspect_ratio_ids), tile_positions[:, :c]
+        else:
+            x, tile_positions = self.fold(self.embed(pixels, aspect_ratio_ids), tile_positions, n_tiles)
+            c = tile_positions.shape[1]
         kept = slice(c * self.config.tokens_per_tile)
         taps = []
         weights = self.key_weights(c, is_local=True, like=x)

@@ -24,34 +24,41 @@ class Work:
         pages: through the vision tower.
         rows, length: of text.
         answers: positions whose vocabulary is computed.
+        tiles: most of a page, where unused tile slots are dropped; 0: all slots.
     """
 
     pages: int
     rows: int
     length: int
     answers: int
+    tiles: int = 0
+
+    def slots(self, model: MiniMllama) -> int:
+        """Tile slots of a page that are computed; copies count, although they are computed once."""
+        vision = model.config.vision
+        return self.tiles if self.tiles and vision.drop_unused_tiles else vision.max_tiles
 
 
 def _uses(name: str, model: MiniMllama, work: Work) -> int:
     """How many tokens go through a linear layer."""
     vision = model.config.vision
     if name.startswith("vision."):
-        return work.pages * vision.max_tiles * (vision.tokens_per_tile + vision.padding_per_tile)
+        return work.pages * work.slots(model) * (vision.tokens_per_tile + vision.padding_per_tile)
     is_of_image = name == "projector" or (
         name.endswith(("k_proj", "v_proj")) and int(name.split(".")[2]) in model.config.text.cross_layers
     )
     if is_of_image:
-        return work.pages * vision.max_tiles * vision.tokens_per_tile
+        return work.pages * work.slots(model) * vision.tokens_per_tile
     return work.answers if name == "text.lm_head" else work.rows * work.length
 
 
 def _attention(model: MiniMllama, work: Work) -> tuple[int, int]:
     """Scores and mixing of the vision tower, and of the text model."""
     vision, text = model.config.vision, model.config.text
-    sequence = vision.max_tiles * (vision.tokens_per_tile + vision.padding_per_tile)
+    sequence = work.slots(model) * (vision.tokens_per_tile + vision.padding_per_tile)
     n_layers = vision.n_local_layers + vision.n_global_layers
     in_vision = work.pages * n_layers * 4 * sequence**2 * vision.width
-    keys, n_cross = vision.max_tiles * vision.tokens_per_tile, len(text.cross_layers)
+    keys, n_cross = work.slots(model) * vision.tokens_per_tile, len(text.cross_layers)
     per_position = 4 * text.width * (n_cross * keys + (text.n_layers - n_cross) * work.length)
     return in_vision, work.rows * work.length * per_position
 
@@ -88,7 +95,7 @@ def step_flops(model: MiniMllama, work: Work) -> tuple[float, float]:
         forward += plain + low
         backward += _has_backward(name, trains_vision, first) * plain + 2 * low + layer.weight.requires_grad * plain
     vision = model.config.vision
-    patches = 2.0 * work.pages * vision.max_tiles * vision.n_patches * 3 * vision.patch_size**2 * vision.width
+    patches = 2.0 * work.pages * work.slots(model) * vision.n_patches * 3 * vision.patch_size**2 * vision.width
     in_vision, in_text = _attention(model, work)
     forward += patches + in_vision + in_text
     backward += 2.0 * (trains_vision * in_vision + in_text)

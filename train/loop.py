@@ -111,7 +111,11 @@ def _flops(setup: Setup, batches: Sequence[Batch]) -> float:
     """Of the forward and backward passes of these micro-batches; recomputation is not counted."""
     works = [
         Work(
-            pages=sum(n > 0 for n in b.n_tiles), rows=len(b.tokens), length=b.tokens.shape[1], answers=b.n_answer_tokens
+            pages=sum(n > 0 for n in b.n_tiles),
+            rows=len(b.tokens),
+            length=b.tokens.shape[1],
+            answers=b.n_answer_tokens,
+            tiles=max(b.n_tiles),
         )
         for b in batches
     ]

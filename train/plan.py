@@ -5,7 +5,7 @@ compute dtype; n ranks, g of them in a group (hsdp), G micro-batches per step.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +13,7 @@ import torch
 from lora import apply_tuning
 from minimllama import PRESETS, MiniMllama, ModelConfig
 from minimllama.nano import resolve_model
+from minimllama.padding import drop_unused_tiles
 from train.activation_bytes import block_bytes
 from train.flops import Work, step_flops
 from train.shard import shard_units
@@ -52,6 +53,7 @@ class PlanConfig:
         preset: of PRESETS, instead of reading the recipe's checkpoint.
         length: tokens of a dialog, as padded.
         answers: of them carrying loss.
+        tiles: of a page, where the recipe drops unused tile slots; 0: as many as there are slots.
     """
 
     ranks: int = 4
@@ -59,6 +61,7 @@ class PlanConfig:
     preset: str = ""
     length: int = 512
     answers: int = 64
+    tiles: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +168,9 @@ def activation_bytes(
     return blocks + between, positions * text.vocab_size * wide
 
 
-def plan_memory(strategy: str, sizes: Sizes, kept: tuple[float, float], recipe: "RunConfig", plan: PlanConfig) -> Memory:
+def plan_memory(
+    strategy: str, sizes: Sizes, kept: tuple[float, float], recipe: "RunConfig", plan: PlanConfig
+) -> Memory:
     """Peak bytes of one rank."""
     group, accumulate = min(plan.group, plan.ranks), recipe.batch.accumulate
     weights, masters, gradients, moments = state_bytes(strategy, sizes, plan.ranks, group, accumulate)
@@ -197,6 +202,8 @@ def model_config(recipe: "RunConfig", preset: str) -> ModelConfig:
 def _tuned(config: ModelConfig, recipe: "RunConfig") -> MiniMllama:
     with torch.device("meta"):
         model = MiniMllama(config, recipe.semantics).to(getattr(torch, recipe.compute.dtype))
+        if recipe.compute.drop_unused_tiles:
+            drop_unused_tiles(model)
         apply_tuning(model, recipe.tuning)
     return model
 
@@ -205,15 +212,30 @@ def _row(cells: Sequence[str]) -> str:
     return cells[0].ljust(8) + "".join(cell.rjust(12) for cell in cells[1:])
 
 
+def _computed(config: ModelConfig, recipe: "RunConfig", tiles: int) -> ModelConfig:
+    """A model of as many tile slots as a page has tiles: what is computed if unused ones are dropped."""
+    if not tiles:
+        return config
+    if not recipe.compute.drop_unused_tiles or not 0 < tiles <= config.vision.max_tiles:
+        raise ValueError(
+            f"tiles={tiles} needs compute.drop_unused_tiles = true and must be at most {config.vision.max_tiles}"
+        )
+    return replace(config, vision=replace(config.vision, max_tiles=tiles))
+
+
 def make_plan(recipe: "RunConfig", plan: PlanConfig) -> str:
-    """The tables, as text."""
+    """The tables, as text.
+
+    Raises:
+        ValueError: if there is no such preset, or `tiles` makes no sense.
+    """
     config = model_config(recipe, plan.preset)
     model = _tuned(config, recipe)
     sizes = measure(model, getattr(torch, recipe.compute.dtype))
-    kept = activation_bytes(config, recipe, plan)
+    kept = activation_bytes(_computed(config, recipe, plan.tiles), recipe, plan)
     pages, accumulate = recipe.batch.images_per_forward, recipe.batch.accumulate
     rows = pages * recipe.data.questions_per_image
-    work = Work(pages=pages, rows=rows, length=plan.length, answers=rows * plan.answers)
+    work = Work(pages=pages, rows=rows, length=plan.length, answers=rows * plan.answers, tiles=plan.tiles)
     forward, both = (accumulate * flops for flops in step_flops(model, work))
     executed = both + forward * recipe.compute.checkpoint_activations
     group = min(plan.group, plan.ranks)

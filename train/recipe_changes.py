@@ -27,6 +27,8 @@ def _changes(old: str, new: str) -> list[str]:
     for name in after:
         if name.startswith("data.") and (last := name.rpartition(".")[2]) in _LATER:
             before.setdefault(name, _LATER[last])
+    if "compute.drop_unused_tiles" in after:
+        before.setdefault("compute.drop_unused_tiles", False)  # it came later, too
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     return [f"{n} ({before.get(n)} then, {after.get(n)} now)" for n in names if not n.startswith(_FREE)]
 

@@ -37,6 +37,8 @@ class ComputeConfig:
         recompute: "blocks": all of a block; "selective": all but the results of its attention.
         offload_activations: keep what the backward pass needs in the host's memory.
         compile: each block with torch.compile.
+        drop_unused_tiles: leave the tile slots that a page does not use out of the vision tower. Published weights were
+            trained with them; the adapter, or the model, remembers. Needs semantics = "meta".
         worst_first: before the first step, run the largest batch that the recipe allows, and forget it: too little
             memory shows in the first minute.
         threads: of PyTorch on the CPU; 0 leaves its default.
@@ -48,6 +50,7 @@ class ComputeConfig:
     recompute: str = "blocks"
     offload_activations: bool = False
     compile: bool = False
+    drop_unused_tiles: bool = False
     worst_first: bool = False
     threads: int = 0
 

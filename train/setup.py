@@ -13,6 +13,7 @@ from lora import TuneReport, apply_tuning
 from minimllama import PRESETS, ImageTransform, MiniMllama, load_model, load_tokenizer
 from minimllama.init import initialise
 from minimllama.nano import resolve_model
+from minimllama.padding import drop_unused_tiles
 from minimllama.tokenizer import Tokenizer
 from train.activation import prepare_blocks
 from train.config import RunConfig
@@ -101,6 +102,8 @@ def prepare(config: RunConfig, world: World | None = None) -> Setup:
         raise ValueError(
             f"the tokenizer has {tokenizer.vocabulary} tokens, the model {model.config.text.vocab_size}: not a pair"
         )
+    if config.compute.drop_unused_tiles:
+        drop_unused_tiles(model)
     torch.manual_seed(config.seed + RANK_SEEDS * world.rank)  # dropout
     report = apply_tuning(model, replace(config.tuning, seed=config.seed))
     prepare_blocks(model, config.compute)

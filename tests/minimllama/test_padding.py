@@ -1,18 +1,20 @@
 """Padding computed once: the same features and gradients as one by one, and fewer tokens."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from lora import TuneConfig, apply_tuning
+from minimllama import load_model, save_model
 from minimllama.config import VisionConfig, aspect_ratios
 from minimllama.init import initialise
 from minimllama.model import MiniMllama
-from minimllama.padding import KeyWeights, fold, unfold
+from minimllama.padding import KeyWeights, drop_unused_tiles, fold, unfold
 from minimllama.vision import VisionEncoder
-from tests.tools.tiny import TINY, pictures, prompt
+from tests.tools.tiny import TINY, one_sample, pictures, prompt
 
 SIZES = TINY.vision
 SIDE = SIZES.tile_size
@@ -176,3 +178,89 @@ def test_the_image_with_most_tiles_decides_for_its_batch() -> None:
     model = model_like_published()
     pixels, ids = pages([2, 1])
     assert lengths(model.vision, pixels, ids, [2, 1])[0] == 3 * SIZES.tokens_per_tile + 1
+
+
+# unused tile slots that are dropped
+
+
+def without_unused() -> MiniMllama:
+    model = model_like_published()
+    drop_unused_tiles(model)
+    return model
+
+
+def of_n_slots(tower: VisionEncoder, n: int) -> VisionEncoder:
+    """The same weights with n tile slots: the rows of its grids, and of them the first n slots."""
+    rows = [0, *(aspect_ratios(SIZES.max_tiles).index(grid) + 1 for grid in aspect_ratios(n))]
+    weights = tower.state_dict()
+    for name, value in weights.items():
+        if name.endswith("table"):
+            weights[name] = value[rows].unflatten(-1, (SIZES.max_tiles, -1))[:, :n].flatten(1)
+    small = VisionEncoder(replace(SIZES, max_tiles=n))
+    small.load_state_dict(weights)
+    return small
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_an_image_of_n_tiles_is_then_what_a_tower_of_n_slots_computes(n: int) -> None:
+    tower = without_unused().vision
+    pixels, ids = pages([n])
+    grid = aspect_ratios(SIZES.max_tiles)[int(ids) - 1]
+    small_id = torch.tensor([aspect_ratios(n).index(grid) + 1])
+    expected = of_n_slots(tower, n)(pixels[:, :n], small_id, [n])
+    torch.testing.assert_close(tower(pixels, ids, [n])[:, :n], expected, rtol=0, atol=1e-5)
+    everything = model_like_published().vision(pixels, ids, [n])
+    assert not torch.allclose(everything[:, :n], expected, rtol=0, atol=1e-3)  # the published function is another one
+
+
+def test_dropping_changes_no_bit_where_all_slots_are_used() -> None:
+    pixels, ids = pages([4, 4])
+    assert torch.equal(without_unused().vision(pixels, ids, [4, 4]), model_like_published().vision(pixels, ids, [4, 4]))
+
+
+def test_a_page_does_not_depend_on_how_many_tiles_its_neighbours_have() -> None:
+    tower, n_tiles = without_unused().vision, [2, 1, 4, 3]
+    pixels, ids = pages(n_tiles)
+    together = tower(pixels, ids, n_tiles)
+    for i, n in enumerate(n_tiles):
+        alone = tower(pixels[i : i + 1], ids[i : i + 1], [n])
+        torch.testing.assert_close(together[i, :n], alone[0, :n], rtol=0, atol=1e-5)
+
+
+def test_what_is_in_an_unused_slot_is_not_seen() -> None:
+    tower, n_tiles = without_unused().vision, [1, 3]
+    pixels, ids = pages(n_tiles)
+    before = tower(pixels, ids, n_tiles)
+    pixels[0, 1:] = 7.0
+    assert torch.equal(tower(pixels, ids, n_tiles)[0, :1], before[0, :1])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_a_page_of_n_tiles_costs_the_tokens_of_n_tiles(n: int) -> None:
+    pixels, ids = pages([n])
+    expected = n * (SIZES.tokens_per_tile + SIZES.padding_per_tile)
+    assert lengths(without_unused().vision, pixels, ids, [n]) == (expected, expected)
+
+
+def test_logits_of_a_ragged_batch_are_those_of_each_sample_alone() -> None:
+    model = without_unused()
+    images = pictures([[(SIDE, SIDE)], [(2 * SIDE, SIDE)], []])
+    tokens = torch.stack([prompt(9, 1, image_at=[2]), prompt(9, 2, image_at=[1]), prompt(9, 3)])
+    together = model(tokens, images)
+    for row in range(3):
+        alone = model(tokens[row : row + 1], one_sample(images, row))
+        torch.testing.assert_close(together[row], alone[0], rtol=0, atol=1e-4)
+
+
+def test_the_checkpoint_remembers_that_slots_were_dropped(tmp_path: Path) -> None:
+    save_model(without_unused(), tmp_path / "dropped")
+    save_model(model_like_published(), tmp_path / "published")
+    assert load_model(tmp_path / "dropped").vision.config.drop_unused_tiles
+    assert "drop_unused_tiles" not in (tmp_path / "published" / "config.json").read_text()
+
+
+def test_semantics_that_look_at_unused_slots_are_refused() -> None:
+    with pytest.raises(ValueError, match="drop_unused_tiles needs semantics='meta', not 'hf'"):
+        drop_unused_tiles(model_like_published("hf"))
+    with pytest.raises(ValueError, match="drop_unused_tiles needs semantics='meta', not 'hf445'"):
+        MiniMllama(without_unused().config, "hf445")

@@ -148,6 +148,27 @@ def test_compiled_blocks_give_the_same_loss_and_gradients() -> None:
         torch.testing.assert_close(gradients[1][name], gradient, rtol=0, atol=1e-4 * float(gradient.abs().max()) + 1e-9)
 
 
+def test_a_batch_of_a_known_shape_compiles_nothing_new() -> None:
+    """Lengths are rounded up (train/dataset.py): batches of one bucket have one shape. Another one is a new graph."""
+    vision = with_vision(TINY, n_local_layers=1, n_global_layers=1, taps=(0,))
+    model = tiny_model(config=with_text(vision, n_layers=2, cross_layers=(0,)))
+    apply_tuning(model, TuneConfig(r=3, alpha=6, dropout=0.0))
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    prepare_blocks(model, ComputeConfig(dtype="float32", compile=True), backend="eager")
+
+    def graphs_after(length: int, seed: int, image_at: int) -> int:
+        model.train()(prompt(length, seed, image_at=[image_at])[None], pictures([[(12, 9)]])).mean().backward()
+        return counters["stats"]["unique_graphs"]
+
+    counters.clear()
+    first = graphs_after(16, 1, 2)
+    assert first >= 4  # one for each block at least
+    assert graphs_after(16, 2, 5) == first
+    assert graphs_after(16, 3, 1) == first
+    assert graphs_after(24, 1, 2) > first
+
+
 def test_parameters_keep_their_names() -> None:
     names = [name for name, _ in tiny_model().named_parameters()]
     model = tiny_model()

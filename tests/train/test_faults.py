@@ -127,6 +127,24 @@ def test_a_batch_that_does_not_fit_names_its_records_and_what_to_change(make_con
         train_step(setup, [batch], MasterAdamW(setup.model, setup.config.optim), lr=0.1)
 
 
+def test_what_an_accelerators_allocator_raises_is_reported_alike(make_config: MakeConfig) -> None:
+    """Raised in the forward pass and in the backward pass, as the allocator of CUDA raises it."""
+    for backward in (False, True):
+        setup = prepare(make_config())
+
+        def refuse(*_: object) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+        layer = setup.model.text.layers[2]
+        layer.register_full_backward_hook(refuse) if backward else layer.register_forward_hook(refuse)
+        batch = next(load_batches(setup, 0, 2))
+        names = ", ".join(batch.record_ids)
+        with pytest.raises(
+            OutOfMemoryError, match=rf"out of memory on records {names} .*compute.checkpoint_activations"
+        ):
+            train_step(setup, [batch], MasterAdamW(setup.model, setup.config.optim), lr=0.1)
+
+
 def test_the_largest_batch_of_the_recipe_can_run_first_and_leaves_no_trace(make_config: MakeConfig) -> None:
     plain, first = (run(make_config(name=name, optim={"steps": 2}, data={"max_tokens": 200},
                                     compute={"worst_first": name == "b"})) for name in "ab")  # fmt: skip

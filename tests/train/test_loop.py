@@ -155,6 +155,21 @@ def test_other_methods_leave_a_model_that_loads(make_config: MakeConfig, checkpo
     assert not (folder / "checkpoint-2" / "adapter").exists()
 
 
+def test_an_adapter_remembers_that_unused_tiles_were_dropped(make_config: MakeConfig, checkpoint: Path) -> None:
+    config = make_config(compute={"drop_unused_tiles": True}, optim={"steps": 2})
+    folder, setup = run(config), prepare(config)
+    base = load_model(checkpoint)
+    assert not base.config.vision.drop_unused_tiles
+    ours = load_adapter(base, folder / "adapter")
+    assert ours.config == setup.model.config
+    plain = load_model(checkpoint)
+    plain.config = ours.config
+    with pytest.raises(ValueError, match="was trained with all tile slots"):
+        load_adapter(plain, run(make_config(name="plain", optim={"steps": 1})) / "adapter")
+    with pytest.raises(ValueError, match=r"compute.drop_unused_tiles \(True then, False now\)"):
+        run(make_config(optim={"steps": 2}))
+
+
 # property: what a step computes
 
 

@@ -10,10 +10,12 @@ from lora import TuneConfig, apply_tuning
 from minimllama import ImageBatch, MiniMllama, ModelConfig
 from minimllama.config import RopeConfig, TextConfig, VisionConfig
 from minimllama.init import initialise
+from minimllama.padding import drop_unused_tiles
 from minimllama.visibility import see
 from tests.tools.live_bytes import LiveBytes
 from train.activation import checkpoint_blocks
 from train.config import BatchConfig, ComputeConfig, DataConfig, RunConfig
+from train.flops import Work, step_flops
 from train.loss import answer_loss
 from train.mixture import ComponentConfig
 from train.optim import MasterAdamW, OptimConfig
@@ -143,7 +145,28 @@ def test_the_recipes_checkpoint_gives_the_sizes(checkpoint: Path) -> None:
     assert (model_config(config, "").text.width, model_config(config, "11b").text.width) == (48, 4096)
 
 
+def test_dropping_unused_tiles_is_planned_as_a_model_of_that_many_slots() -> None:
+    tuning, work = TuneConfig(r=4), Work(pages=2, rows=3, length=64, answers=9, tiles=1)
+    with torch.device("meta"):
+        dropped, one = MiniMllama(SMALL), MiniMllama(replace(SMALL, vision=replace(SMALL.vision, max_tiles=1)))
+        for model in (dropped, one):
+            apply_tuning(model, tuning)
+    everything = step_flops(dropped, work)
+    drop_unused_tiles(dropped)
+    assert step_flops(dropped, work) == step_flops(one, work) < everything
+    config = recipe(tuning, recompute=False)
+    config = replace(config, compute=replace(config.compute, drop_unused_tiles=True))
+    plans = [make_plan(config, PlanConfig(preset="11b", tiles=n, length=64)) for n in (1, 4)]
+    kept = [float(plan.partition("\nzero2 ")[2].split()[4]) for plan in plans]  # activations
+    assert kept[0] < 0.5 * kept[1]
+
+
 # refusal
+
+
+def test_tiles_to_plan_for_need_a_recipe_that_drops_the_others() -> None:
+    with pytest.raises(ValueError, match=r"tiles=1 needs compute.drop_unused_tiles = true"):
+        make_plan(recipe(TuneConfig(), recompute=False), PlanConfig(preset="nano", tiles=1))
 
 
 def test_unknown_sizes_are_refused() -> None:
