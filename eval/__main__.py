@@ -148,6 +148,13 @@ def _demo(arguments: Sequence[str]) -> None:
     run_demo(tyro.cli(DemoConfig, args=arguments, prog="python -m eval demo"))
 
 
+def _ablate(arguments: Sequence[str]) -> None:
+    from eval.ablate import AblateConfig, run_ablation
+
+    if run_ablation(tyro.cli(AblateConfig, args=arguments, prog="python -m eval ablate")):
+        raise SystemExit(1)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "predict": _predict,
     "join": _join,
@@ -156,6 +163,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "judge-llm": _judge_llm,
     "table": _table,
     "report": _report,
+    "ablate": _ablate,
     "suites": _suites,
     "explain": _explain,
     "card": _card,

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -14,6 +15,8 @@ import torch.distributed as dist
 
 from lora import save_adapter
 from minimllama import save_model
+from minimllama.nano import resolve_model
+from minimllama.tokenizer import find_tokenizer
 from train.checkpoint import Progress, Saving, begin_checkpoint, latest_checkpoint, load_checkpoint
 from train.config import RunConfig, to_toml
 from train.curves import draw_curves
@@ -287,5 +290,7 @@ def _finish(setup: Setup) -> Path:
         save_adapter(model, target)
     else:
         save_model(model, target)
+        tokenizer = Path(setup.config.tokenizer or resolve_model(setup.config.model))
+        shutil.copy(find_tokenizer(tokenizer) if tokenizer.is_dir() else tokenizer, target / "tokenizer.model")
     setup.world.say(f"wrote {target}")
     return folder
