@@ -103,19 +103,21 @@ class TableConfig:
 
     Attributes:
         scores: name=scores.json, in the order of the rows.
+        judged: name=judged.json of `judge-llm`, for the same names: its marks instead of the rules'.
         out: also write the numbers there, as JSON.
     """
 
     scores: tuple[str, ...]
+    judged: tuple[str, ...] = ()
     out: Path | None = None
 
 
 def _table(arguments: Sequence[str]) -> None:
-    from eval.report import named_paths
+    from eval.judged import read_scores
     from eval.tables import table_json, table_text
 
     config = tyro.cli(TableConfig, args=arguments, prog="python -m eval table")
-    models = {name: json.loads(path.read_text()) for name, path in named_paths(config.scores, "scores").items()}
+    models = read_scores(config.scores, config.judged)
     say(table_text(models))
     if config.out is not None:
         if config.out.exists():
@@ -124,9 +126,9 @@ def _table(arguments: Sequence[str]) -> None:
 
 
 def _report(arguments: Sequence[str]) -> None:
-    from eval.report import ReportConfig, write_report
+    from eval.judged import JudgedReportConfig, write_judged_report
 
-    say(f"wrote {write_report(tyro.cli(ReportConfig, args=arguments, prog='python -m eval report'))}")
+    say(f"wrote {write_judged_report(tyro.cli(JudgedReportConfig, args=arguments, prog='python -m eval report'))}")
 
 
 def _explain(arguments: Sequence[str]) -> None:
@@ -163,8 +165,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "judge-llm": _judge_llm,
     "table": _table,
     "report": _report,
-    "ablate": _ablate,
     "suites": _suites,
+    "ablate": _ablate,
     "explain": _explain,
     "card": _card,
     "demo": _demo,

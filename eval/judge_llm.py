@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 
 from eval.judge import is_broken
+from eval.judge_local import LOCAL, LocalJudge
 from eval.judge_prompts import PROTOCOLS
+from eval.pace import Pace
 from minimllama.console import Progress, say
 
 CONSTANT_REPORT = "Sinus rhythm. Normal ECG."
@@ -42,7 +44,8 @@ class LlmJudgeConfig:
 
     Attributes:
         model: the judge's name at the endpoint; name an exact version, since the number depends on it.
-        base_url: of the endpoint, such as http://localhost:8000/v1.
+        base_url: of the endpoint, such as http://localhost:8000/v1; "local" for a model of ours without a server,
+            whose folder (or "nano") `model` is.
         protocol: "paper" or "pulse".
         repeats: how often each report is judged; the spread over repeats is reported.
         workers: requests under way at once.
@@ -90,26 +93,16 @@ def check_references(cases: Sequence[Case]) -> None:
         raise ValueError(f"{len(broken)} references are a chatbot's question, not a report: {', '.join(broken)}")
 
 
-class Pace:
-    """At most so many starts per minute, over all threads."""
-
-    def __init__(self, per_minute: float) -> None:
-        self._gap = 60 / per_minute if per_minute else 0.0
-        self._next = 0.0
-        self._lock = threading.Lock()
-
-    def wait(self) -> None:
-        """Sleep until this request may start."""
-        with self._lock:
-            start = max(time.monotonic(), self._next)
-            self._next = start + self._gap
-        time.sleep(max(start - time.monotonic(), 0))
-
-
 class LlmJudge:
     """A judge: `judge(case, repeat)` is its marks. Safe to call from several threads."""
 
     def __init__(self, config: LlmJudgeConfig) -> None:
+        self._pace = Pace(config.requests_per_minute)
+        self.config, self.protocol = config, PROTOCOLS[config.protocol]
+        self._local = None
+        if config.base_url == LOCAL:
+            self._local = LocalJudge(config.model, config.temperature, config.max_tokens)
+            return
         import openai
 
         try:
@@ -119,8 +112,6 @@ class LlmJudge:
         except openai.OpenAIError as error:
             raise ValueError(f"{error}; a local server takes any value of OPENAI_API_KEY") from error
         self._openai = openai
-        self._pace = Pace(config.requests_per_minute)
-        self.config, self.protocol = config, PROTOCOLS[config.protocol]
 
     def _request(self, case: Case) -> dict[str, Any]:
         return {
@@ -146,6 +137,8 @@ class LlmJudge:
         path = self.cached(case, repeat)
         if path.is_file():
             return self.protocol.marks(json.loads(path.read_text())["reply"])
+        if self._local is not None:
+            return self._judge_here(self._local, path, case, repeat)
         problem = ""
         for attempt in range(self.config.max_attempts):
             self._pace.wait()
@@ -167,6 +160,21 @@ class LlmJudge:
             if attempt + 1 < self.config.max_attempts:
                 time.sleep(wait)
         raise RuntimeError(f"{case.case_id}: {self.config.max_attempts} attempts failed, the last with {problem}")
+
+    def _judge_here(self, judge: LocalJudge, path: Path, case: Case, repeat: int) -> dict[str, float]:
+        """One answer of our own model; a greedy one would be the same at a second attempt."""
+        attempts = self.config.max_attempts if self.config.temperature else 1
+        problem = ""
+        for attempt in range(attempts):
+            reply = judge.reply(self._request(case)["messages"], seed=1000 * repeat + attempt)
+            try:
+                marks = self.protocol.marks(reply)
+            except ValueError as error:
+                problem = f"malformed reply: {error}"
+                continue
+            self._keep(path, reply, None)
+            return marks
+        raise RuntimeError(f"{case.case_id}: {attempts} attempts failed, the last with {problem}")
 
     def _keep(self, path: Path, reply: str, usage: Any) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

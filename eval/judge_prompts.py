@@ -1,7 +1,8 @@
-"""What a language model is asked when it judges reports: the protocol of the paper and that of PULSE.
+"""What a language model is asked when it judges reports: the protocol of the paper and both of PULSE.
 
 The wording is ours; criteria, scales, and whether the judge sees the page are theirs. The paper (arXiv:2501.18670)
-names four criteria from 0 to 100 and shows the image; PULSE's evaluation/prompts.py has three from 0 to 10, without.
+names four criteria from 0 to 100 and shows the image; PULSE's evaluation/prompts.py has three from 0 to 10, without;
+another three for the dialogs of its arena.
 """
 
 import base64
@@ -97,6 +98,16 @@ PROTOCOLS = {
                 "diagnosis": "conduction disturbances, ischaemia, hypertrophy and other diagnoses of the reference",
                 "waveform": "P waves, QRS complexes, ST segments, T waves, PR and QT intervals",
                 "rhythm": "rhythm and rate",
+            },
+            best=10,
+            sees_page=False,
+        ),
+        Protocol(
+            name="arena",
+            criteria={
+                "accuracy": "do the answers agree with the reference answers?",
+                "completeness": "do they cover what the reference answers cover?",
+                "instruction_adherence": "do they answer what was asked, in the form that was asked for?",
             },
             best=10,
             sees_page=False,

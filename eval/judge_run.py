@@ -2,17 +2,22 @@
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from PIL import Image
 
+from eval.benchmark_files import AskedRecord
+from eval.judge import broken_reference, judged_pair
 from eval.judge_llm import Case, LlmJudgeConfig, judge_reports
 from eval.judge_prompts import PROTOCOLS
+from eval.pages import page_of
 from eval.predict import read_predictions
 from eval.suites import SUITES
-from train.ecg import STYLES, draw_page
+from minimllama.console import say
+from train.ecg import STYLES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,17 +43,21 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _pages(config: JudgeRunConfig, wanted: set[str]) -> dict[str, bytes]:
-    """The pages of some records, drawn on the wide style."""
-    settings = json.loads(config.predictions.with_suffix(".config.json").read_text())
+def _pages(config: JudgeRunConfig, settings: dict[str, Any], lines: Sequence[dict[str, Any]]) -> dict[str, bytes]:
+    """The very pages that the model saw: of its style, with its distortion; published pictures as they are."""
+    styles = {line["id"]: line.get("about", {}).get("page") for line in lines}
     root = config.root or settings["root"]
     source = SUITES[settings["suite"]].open(root, settings["split"], settings["n"], settings["seed"])
-    records = (source[i] for i in range(len(source)))
-    return {
-        record.record_id: _png(draw_page(record, STYLES["wide"], np.random.default_rng(0)).image)
-        for record in records
-        if record.record_id in wanted
-    }
+    pages = {}
+    for record in (source[i] for i in range(len(source))):
+        if record.record_id not in styles:
+            continue
+        if isinstance(record, AskedRecord):
+            pages[record.record_id] = _png(record.image)
+        else:
+            page = page_of(record, STYLES[styles[record.record_id] or "wide"], settings.get("distort", "clean"))
+            pages[record.record_id] = _png(page.image)
+    return pages
 
 
 def run_judge(config: JudgeRunConfig) -> Path:
@@ -60,18 +69,21 @@ def run_judge(config: JudgeRunConfig) -> Path:
     """
     if config.out.exists():
         raise FileExistsError(f"{config.out} exists")
-    told = [x for x in read_predictions(config.predictions) if "report" in x["texts"] and x["truth"]["report"]]
-    pages = _pages(config, {line["id"] for line in told}) if PROTOCOLS[config.llm.protocol].sees_page else {}
-    cases = [
-        Case(
-            case_id=line["id"],
-            reference=line["truth"]["report"],
-            candidate=line["texts"]["report"]["text"],
-            page=pages.get(line["id"]),
-        )
-        for line in told
-    ]
-    result = judge_reports(config.llm, cases)
+    settings = json.loads(config.predictions.with_suffix(".config.json").read_text())
+    lines = read_predictions(config.predictions)
+    broken = [line for line in lines if broken_reference(line)]
+    if broken:
+        names = [line["item"] for line in broken]
+        say(f"{len(broken)} references are a chatbot's question, not a report, and left out: {', '.join(names)}")
+    told = [line for line in lines if judged_pair(line) is not None and line not in broken]
+    pages = _pages(config, settings, told) if PROTOCOLS[config.llm.protocol].sees_page else {}
+    cases = []
+    for line in told:
+        pair = judged_pair(line, with_questions=True)
+        assert pair is not None
+        case_id, page = line.get("item", line["id"]), pages.get(line["id"])
+        cases.append(Case(case_id=case_id, reference=pair[0], candidate=pair[1], page=page))
+    result = {"settings": settings, "broken": [line["item"] for line in broken], **judge_reports(config.llm, cases)}
     config.out.parent.mkdir(parents=True, exist_ok=True)
     config.out.write_text(json.dumps(result, indent=1) + "\n")
     return config.out

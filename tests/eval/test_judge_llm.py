@@ -1,5 +1,7 @@
 """A language model as judge, against a real server on loopback that also misbehaves."""
 
+import base64
+import io
 import json
 import threading
 import time
@@ -15,6 +17,8 @@ pytest.importorskip("openai", reason='needs the extra "judge"')
 
 from eval.judge_llm import Case, LlmJudge, LlmJudgeConfig, Pace, check_references, judge_reports
 from eval.judge_prompts import PROTOCOLS
+from eval.pages import page_of
+from train.ecg import STYLES, open_source
 
 GOOD = json.dumps({"diagnosis": 8, "waveform": 5, "rhythm": 10})
 CASES = [
@@ -248,7 +252,7 @@ def test_a_missing_key_is_one_sentence(config: LlmJudgeConfig, monkeypatch: pyte
 
 
 def test_an_unknown_protocol_is_refused() -> None:
-    with pytest.raises(ValueError, match="protocol='bleu' is not one of paper, pulse"):
+    with pytest.raises(ValueError, match="protocol='bleu' is not one of paper, pulse, arena"):
         LlmJudgeConfig(model="m", base_url="u", protocol="bleu")
 
 
@@ -264,6 +268,12 @@ def test_the_command_judges_a_predictions_file_with_its_pages(
     assert main(["judge-llm", "--predictions", str(predictions["base-test"]), *options]) == 0
     result = json.loads(out.read_text())
     assert (result["model"]["score"], result["model"]["n"]) == (70, 7)
-    sent = server.requests[0]["messages"][0]["content"][0]["image_url"]["url"]
-    assert sent.startswith("data:image/png;base64,iVBOR")
+    sent = {request["messages"][0]["content"][0]["image_url"]["url"].split(",")[1] for request in server.requests}
+    shown = set()
+    for i in range(7):  # the very pages that the model saw
+        record = open_source("simulated", None, "test", n=7, seed=5)[i]
+        file = io.BytesIO()
+        page_of(record, STYLES["nano"]).image.save(file, "PNG")
+        shown.add(base64.b64encode(file.getvalue()).decode())
+    assert sent == shown
     assert main(["judge-llm", "--predictions", str(predictions["base-test"]), *options]) == 2  # nothing is overwritten
