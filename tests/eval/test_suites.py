@@ -183,6 +183,26 @@ def test_a_download_of_the_small_files_only_is_read_at_100_hz(tmp_path: Path) ->
     assert SUITES["ptbxl-super"].open(str(root), "test", None, None)[0].hz == 100
 
 
+def test_a_kind_of_scores_goes_from_predicting_to_the_table(tmp_path: Path, capsys) -> None:
+    out = str(tmp_path / "p.jsonl")
+    kinds = ["--scores", "yes_no", "length_normalised"]
+    options = ["--suite", "code15", "--root", str(write_root("code15", tmp_path / "root")), "--texts", "--out", out]
+    assert main(["predict", *options, *kinds]) == 0
+    lines = read_predictions(Path(out))
+    assert all(set(line["length_normalised"]["code15"]) == set(LABEL_SETS["code15"].codes) for line in lines)
+    assert "label_list" not in lines[0]
+    arguments = ["--predictions", out, "--bootstrap", "0", "--out", str(tmp_path / "s.json")]
+    assert main(["score", *arguments, "--scores", "length_normalised"]) == 0
+    assert "that log-likelihood per token" in capsys.readouterr().out
+    part = json.loads((tmp_path / "s.json").read_text())["protocols"]["code15"]["from_scores"]
+    assert part["ece"] is None
+    scores = [line["length_normalised"]["code15"]["AF"] for line in lines]
+    assert part["per_label"]["AF"]["auc"] == float(scores[0] > scores[1])  # the first has it, the second has not
+    (tmp_path / "s.json").unlink()
+    assert main(["score", *arguments, "--scores", "label_list"]) == 2
+    assert "the predictions have no scores=label_list" in capsys.readouterr().err
+
+
 def test_settings_without_effect_on_pictures_are_refused() -> None:
     for change in ({"page": "nano"}, {"distort": "scan"}):
         with pytest.raises(ValueError, match="shows published pictures as they are"):
