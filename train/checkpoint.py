@@ -9,7 +9,7 @@ checkpoint-<step>/ holds
     progress.json       step, position in the data, recipe
     checksums.json      SHA-256 of all of these
 
-and with it a run goes on bit for bit. Older checkpoints hold state.pt instead, and are still read.
+and with it a run goes on bit for bit.
 """
 
 import json
@@ -23,7 +23,6 @@ from train.checkpoint_files import (
     ALONE,
     BEST,
     LATEST,
-    OLD,
     PROGRESS,
     Progress,
     checkpoints,
@@ -58,10 +57,6 @@ def load_checkpoint(
     Raises:
         ValueError: if the checkpoint is damaged, or belongs to another recipe; the message says what differs.
     """
-    if (path / OLD).is_file():
-        if world.size > 1:
-            raise ValueError(f"{path} is of one process and from before runs had several ranks: go on with one")
-        return _load_old(path, optimizer, recipe)
     verify(path, world)
     note = json.loads((path / PROGRESS).read_text())
     refuse_changes(path, note, recipe, world.size, pages_per_step)
@@ -77,12 +72,3 @@ def load_checkpoint(
     else:  # nothing to restore; only dropout is random here
         torch.manual_seed(torch.initial_seed() + note["step"])
     return Progress(**{name: note[name] for name in ("step", "position", "best", "best_step")})
-
-
-def _load_old(path: Path, optimizer: MasterAdamW, recipe: str) -> Progress:
-    """A checkpoint of one process in one file, as they were before runs had several ranks."""
-    state = torch.load(path / OLD, map_location="cpu", weights_only=True)
-    refuse_changes(path, state, recipe, 1, 0)
-    optimizer.load_state_dict(state["optimizer"])
-    set_random_state(state["random"])
-    return Progress(step=state["step"], position=state["position"])

@@ -12,7 +12,7 @@ import torch
 from train.distributed import World
 
 LATEST, BEST = "latest", "best"
-OLD, CHECKSUMS, PROGRESS = "state.pt", "checksums.json", "progress.json"
+CHECKSUMS, PROGRESS = "checksums.json", "progress.json"
 ALONE = World(device=torch.device("cpu"))
 
 
@@ -71,7 +71,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
         FileNotFoundError: if it names one that is gone.
     """
     path = pointed(folder, LATEST)
-    if path is not None and not ((path / CHECKSUMS).is_file() or (path / OLD).is_file()):
+    if path is not None and not (path / CHECKSUMS).is_file():
         raise FileNotFoundError(f"{folder / LATEST} names {path.name}, which is not there")
     return path
 

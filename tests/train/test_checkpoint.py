@@ -112,7 +112,7 @@ def test_what_a_kill_leaves_half_written_is_ignored_and_replaced(tmp_path: Path)
     save(tmp_path, model, optimizer, 1)
     half = tmp_path / ".checkpoint-2.partial"
     half.mkdir()
-    (half / "state.pt").write_bytes(b"half")
+    (half / "random-0.pt").write_bytes(b"half")
     (tmp_path / f".{LATEST}.partial").write_text("checkp")
     assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-1"
     save(tmp_path, model, optimizer, 2)
