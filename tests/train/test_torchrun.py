@@ -12,6 +12,7 @@ import pytest
 
 from tests.tools.gloo import free_port
 from tests.train.conftest import tiny_recipe
+from train.checkpoint import latest_checkpoint, verify
 from train.config import RunConfig, to_toml
 from train.log import read_log
 from train.loop import run
@@ -79,6 +80,28 @@ def test_a_rank_that_dies_is_named_and_the_job_starts_again_by_itself(
     assert "going on from checkpoint-" in out
     losses = [line["loss"] for line in read_log(config.folder)]
     assert losses == pytest.approx(alone(config, tmp_path / "alone"), rel=1e-5)
+
+
+def test_a_rank_that_hangs_ends_the_job_in_time(tmp_path: Path, checkpoint: Path, root: Path) -> None:
+    """The other rank gives up after `timeout_seconds`; torchrun would wait 30 s for the hanging one to end."""
+    config = recipe(tmp_path / "runs", checkpoint, "zero2")
+    config = replace(config, optim=replace(config.optim, steps=500), shard=replace(config.shard, timeout_seconds=5))
+    agent = launch(config, root, "--standalone", "--nproc-per-node", "2")
+    wait_for_steps(config, 3)  # the second is saved then
+    waiting, hanging = workers_of(agent.pid)
+    os.kill(hanging, signal.SIGSTOP)
+    stopped = time.monotonic()
+    while waiting in workers_of(agent.pid) and time.monotonic() - stopped < 60:
+        time.sleep(0.1)
+    assert 5 <= time.monotonic() - stopped < 5 + 30
+    os.kill(hanging, signal.SIGKILL)
+    _, errors = agent.communicate(timeout=60)
+    assert agent.returncode != 0
+    assert "Timed out waiting 5000ms" in errors
+    latest = latest_checkpoint(config.folder)
+    assert latest is not None
+    verify(latest)
+    assert 3 <= read_log(config.folder)[-1]["step"] < 500
 
 
 def test_two_agents_train_together(tmp_path: Path, checkpoint: Path, root: Path) -> None:
