@@ -1,4 +1,4 @@
-"""python -m train.ecg page | simulate | render: one record on paper, simulated patients, a whole set as pictures."""
+"""python -m train.ecg page | measure | simulate | render: a record drawn or measured, simulated patients, pictures."""
 
 import dataclasses
 import os
@@ -13,6 +13,7 @@ import numpy as np
 import tyro
 
 from train.ecg import STYLES, draw_page, open_source, read_record, write_record
+from train.ecg.measure import UNITS, measure
 from train.ecg.sources import source_options
 
 
@@ -48,6 +49,30 @@ def _page(arguments: Sequence[str]) -> str:
         f"wrote {config.out}: {record.record_id}, {record.seconds:g} s at {record.hz:g} Hz, "
         f"{page.image.width} x {page.image.height} px, {page.px_per_mm} px/mm"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureConfig:
+    """What to measure.
+
+    Attributes:
+        record: of WFDB, with or without .hea.
+        check: refuse limb leads that contradict each other.
+    """
+
+    record: tyro.conf.Positional[Path]
+    check: bool = True
+
+
+def _measure(arguments: Sequence[str]) -> str:
+    config = tyro.cli(MeasureConfig, args=arguments, prog="python -m train.ecg measure")
+    record = read_record(config.record, check=config.check)
+    found = measure(record.signal, record.hz)
+    return "\n".join(f"{name:14}{_printed(value)} {UNITS[name]}".rstrip() for name, value in found.items())
+
+
+def _printed(value: float | None) -> str:
+    return "cannot be told" if value is None else str(value) if isinstance(value, bool) else f"{value:.0f}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +185,12 @@ def parse_options(source: str, texts: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], str]] = {"page": _page, "simulate": _simulate, "render": _render}
+COMMANDS: dict[str, Callable[[Sequence[str]], str]] = {
+    "page": _page,
+    "simulate": _simulate,
+    "render": _render,
+    "measure": _measure,
+}
 
 
 def main(arguments: list[str]) -> int:

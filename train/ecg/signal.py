@@ -5,8 +5,18 @@ Einthoven 1912 (III = II - I) and Goldberger 1942 (aVR = -(I + II) / 2, aVL = I 
 
 import numpy as np
 
-LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-FROM_I_AND_II = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
+from train.ecg.leads import FROM_I_AND_II, LEADS
+from train.ecg.measure import measure
+
+__all__ = [
+    "FROM_I_AND_II",
+    "LEADS",
+    "check_lead_equations",
+    "derive_limb_leads",
+    "lead_errors",
+    "measure",
+    "resample",
+]
 TOLERANCE_MV = 0.05  # filters and rounding of real carts stay below; swapped leads do not
 
 

@@ -44,6 +44,14 @@ def test_page_draws_what_draw_page_draws(record: Path, tmp_path: Path, capsys) -
     assert "10 s at 500 Hz, 896 x 448 px, 3.4 px/mm" in capsys.readouterr().out
 
 
+def test_measure_prints_numbers_with_their_units(record: Path, capsys) -> None:
+    assert main(["measure", str(record)]) == 0
+    printed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[-10:])
+    rate = read_record(record).truth["heart_rate"]
+    assert printed["heart_rate"].endswith(" 1/min")
+    assert abs(float(printed["heart_rate"].split()[0]) - rate) < 0.1 * rate
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
