@@ -1,8 +1,8 @@
 """How many DataLoader workers feed 16 images a second: `python -m benchmarks.data`.
 
 Simulated patients, the square page of four tiles, the distortion, four questions a page, collated; the same code as
-in training. A worker is one core, so what counts is processor time: images per second of one busy core, and how many
-of them make 16.
+in training. Measured: processor time of one busy core. Extrapolated from it: how many such workers make 16 images a
+second, if each has a core of its own and they do not slow each other down.
 """
 
 import math
@@ -49,7 +49,7 @@ def main(options: Options) -> None:
     )
     config = replace(PRESETS["nano"], vision=PRESETS["11b-instruct"].vision)  # its tokenizer is here; the big tiles
     say(f"page {options.page}, {os.cpu_count()} cores here; processor time, batches of 4")
-    say(f"| distort | ms per page | images/s of one worker | workers for {GOAL:g} images/s |")
+    say(f"| distort | ms per page | images/s of one worker | workers for {GOAL:g} images/s (extrapolated) |")
     say("|---|---|---|---|")
     for name in options.distort:
         dataset = EcgDataset([patients], STYLES[options.page], ImageTransform(560, 4), tokenizer, 4, 2048, distort=name)
