@@ -15,6 +15,7 @@ from pathlib import Path
 from minimllama.console import duration, say
 
 BASE, TUNED = "baseline", "fine_tuned"
+ENDINGS = {"scores": "scores.json", "predictions": "test.jsonl", "validation": "validate.jsonl"}  # option: its files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,7 @@ def steps(config: DemoConfig) -> list[tuple[Path, list[str]]]:
     out = config.out
     ranks = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(config.processes), "-m"]
     training = [*ranks, "train", "run", "--recipe", str(config.recipe), "--out", str(out), "--name", "training"]
-    pairs = {kind: [f"{name}={out / file}" for name, file in _named(kind)] for kind in ("scores", "predictions")}
+    pairs = {kind: [f"{name}={out / file}" for name, file in _named(kind)] for kind in ENDINGS}
     shown = ["--run", str(out / "training"), "--out", str(out / "report.html")]
     return [
         *((_scores(config, BASE), _predict(config, BASE, split)) for split in ("validate", "test")),
@@ -91,15 +92,14 @@ def steps(config: DemoConfig) -> list[tuple[Path, list[str]]]:
         (_scores(config, TUNED), _score(config, TUNED)),
         (
             out / "report.html",
-            ["eval", "report", "--scores", *pairs["scores"], "--predictions", *pairs["predictions"], *shown],
+            ["eval", "report", *(word for kind in ENDINGS for word in (f"--{kind}", *pairs[kind])), *shown],
         ),
         (out / "table.json", ["eval", "table", "--scores", *pairs["scores"], "--out", str(out / "table.json")]),
     ]
 
 
 def _named(kind: str) -> list[tuple[str, str]]:
-    ending = "scores.json" if kind == "scores" else "test.jsonl"
-    return [(name, f"{name}-{ending}") for name in (BASE, TUNED)]
+    return [(name, f"{name}-{ENDINGS[kind]}") for name in (BASE, TUNED)]
 
 
 def run_demo(config: DemoConfig) -> Path:

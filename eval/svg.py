@@ -1,6 +1,6 @@
-"""Small line charts as SVG text, for reports that are one file."""
+"""Line charts as SVG text, for reports that are one file: one large, or many small ones of the unit square."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -9,11 +9,22 @@ COLOURS = ("#1f5fa8", "#c0392b", "#27805b", "#8e44ad", "#b9770e", "#444444")
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One curve of a chart."""
+    """One curve of a chart.
+
+    Attributes:
+        name: for the legend.
+        x, y: its points.
+        colour: of COLOURS, or another; by its place among the curves if empty.
+        is_dashed: for what is compared with.
+        dots: radius in pixels of a dot at each point; none if empty.
+    """
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
+    colour: str = ""
+    is_dashed: bool = False
+    dots: Sequence[float] = ()
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -75,3 +86,68 @@ def line_chart(
         out.append(f'<path d="M{left} {y - 4}h18" stroke="{colour}" stroke-width="2"/>')
         out.append(f'<text x="{left + 24}" y="{y}">{escape(line.name)}</text>')
     return "\n".join([*out, "</svg>"])
+
+
+def small_chart(
+    lines: Sequence[Line],
+    *,
+    title: str,
+    subtitle: str,
+    x_label: str,
+    y_label: str,
+    size: tuple[int, int] = (214, 250),
+) -> str:
+    """A chart of the unit square for a page full of them: no legend, but the curves' names in their colours on top.
+
+    Args:
+        lines: at least one, points in [0, 1]; a curve without a name is not listed.
+        title, subtitle: two lines; the whole of both is the tooltip.
+        x_label, y_label: texts.
+        size: pixels.
+
+    Raises:
+        ValueError: if there is nothing to draw.
+    """
+    if not any(len(line.x) for line in lines):
+        raise ValueError(f"chart {title!r} has no points")
+    width, height = size
+    left, right, top, bottom = 34, 10, 50, 32
+    across, down = width - left - right, height - top - bottom
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return left + x * across, top + (1 - y) * down
+
+    whole = escape(f"{title}: {subtitle}")
+    box = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    out = [f'<svg {box} role="img" aria-label="{whole}"><title>{whole}</title>']
+    out.append(f'<text x="{left}" y="13" class="title">{escape(_cut(title, 28))}</text>')
+    out.append(f'<text x="{left}" y="27" class="fine">{escape(_cut(subtitle, 32))}</text>')
+    for value in (0, 0.5, 1):
+        x, y = left + value * across, top + (1 - value) * down
+        out.append(f'<path d="M{x:.1f} {top}v{down}M{left} {y:.1f}h{across}" class="grid"/>')
+        out.append(f'<text x="{x:.1f}" y="{top + down + 12}" text-anchor="middle" class="fine">{value:g}</text>')
+        out.append(f'<text x="{left - 4}" y="{y + 3:.1f}" text-anchor="end" class="fine">{value:g}</text>')
+    below = f'x="{left + across / 2}" y="{height - 5}"'
+    turned = f'transform="translate(9 {top + down / 2:.0f}) rotate(-90)"'
+    for where, label in ((below, x_label), (turned, y_label)):
+        out.append(f'<text {where} text-anchor="middle" class="fine">{escape(label)}</text>')
+    coloured = [(line, line.colour or COLOURS[i % len(COLOURS)]) for i, line in enumerate(lines)]
+    out += [mark for line, colour in coloured for mark in _marks(line, colour, place)]
+    names = [f'<tspan style="fill:{colour}">{escape(line.name)}</tspan>' for line, colour in coloured if line.name]
+    out.append(f'<text x="{left}" y="42" class="fine">{" &#160; ".join(names)}</text>')
+    return "\n".join([*out, "</svg>"])
+
+
+def _marks(line: Line, colour: str, place: Callable[[float, float], tuple[float, float]]) -> list[str]:
+    """A curve, and its dots if it has some."""
+    at = [place(x, y) for x, y in zip(line.x, line.y, strict=True)]
+    dashes = ' stroke-dasharray="4 3"' if line.is_dashed else ""
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
+    marks = [f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.4"{dashes}/>']
+    for (x, y), radius in zip(at, line.dots or (), strict=bool(line.dots)):
+        marks.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{colour}"/>')
+    return marks
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3].rstrip() + "..."
