@@ -18,11 +18,16 @@ def ask(question: str, tokenizer: Tokenizer) -> Tensor:
 
 
 def generate_answers(
-    model: MiniMllama, tokenizer: Tokenizer, prompts: Sequence[Tensor], images: ImageBatch, limit: int
+    model: MiniMllama,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Tensor],
+    images: ImageBatch,
+    limit: int,
+    states: Tensor | None = None,
 ) -> list[dict[str, Any]]:
     """One greedy answer per prompt: text, number of tokens, whether it ended by itself."""
     stops = stop_ids(tokenizer)
-    rows = generate(model, prompts, images, max_new_tokens=limit, stop_ids=stops)
+    rows = generate(model, prompts, images, max_new_tokens=limit, stop_ids=stops, states=states)
     new = [row[len(prompt) :].tolist() for row, prompt in zip(rows, prompts, strict=True)]
     return [
         {"text": tokenizer.decode(ids), "n_tokens": len(ids), "ended": bool(ids) and ids[-1] in stops} for ids in new
@@ -30,7 +35,12 @@ def generate_answers(
 
 
 def answer_own(
-    model: MiniMllama, tokenizer: Tokenizer, records: Sequence[AskedRecord], images: ImageBatch, limit: int
+    model: MiniMllama,
+    tokenizer: Tokenizer,
+    records: Sequence[AskedRecord],
+    images: ImageBatch,
+    limit: int,
+    states: Tensor | None = None,
 ) -> list[dict[str, Any]]:
     """Each record's own question, answered; of several turns each is asked after the model's own earlier answers.
 
@@ -46,8 +56,9 @@ def answer_own(
     said: list[list[dict[str, Any]]] = [[] for _ in records]
     for _ in range(counts.pop()):
         prompts = [_dialog(record, turns, tokenizer) for record, turns in zip(records, said, strict=True)]
-        for turns, told in zip(said, generate_answers(model, tokenizer, prompts, images, limit), strict=True):
-            turns.append(told)
+        told = generate_answers(model, tokenizer, prompts, images, limit, states)
+        for turns, answer in zip(said, told, strict=True):
+            turns.append(answer)
     return [turns[0] if len(turns) == 1 else {**turns[-1], "turns": turns} for turns in said]
 
 
@@ -62,13 +73,19 @@ def _dialog(record: AskedRecord, said: Sequence[dict[str, Any]], tokenizer: Toke
 
 
 def choose_letters(
-    model: MiniMllama, tokenizer: Tokenizer, records: Sequence[AskedRecord], images: ImageBatch, letters: str
+    model: MiniMllama,
+    tokenizer: Tokenizer,
+    records: Sequence[AskedRecord],
+    images: ImageBatch,
+    letters: str,
+    states: Tensor | None = None,
 ) -> list[dict[str, float]]:
     """Logits of the letters that each record's question offers (of `letters` if it shows none)."""
     tokens = [tokenizer.encode(letter)[0] for letter in letters]
     if len(set(tokens)) < len(tokens):
         raise ValueError(f"the tokenizer begins two of the letters {letters} alike, so they cannot be told apart")
-    rows = letter_logits(model, [_dialog(record, (), tokenizer) for record in records], tokens, images).tolist()
+    prompts = [_dialog(record, (), tokenizer) for record in records]
+    rows = letter_logits(model, prompts, tokens, images, states).tolist()
     offered = [letters_of(record.questions[0]) or letters for record in records]
     return [
         {letter: round(value, 5) for letter, value in zip(letters, row, strict=True) if letter in shown}

@@ -60,10 +60,11 @@ def ask_yes_no(label_set: LabelSet, tokenizer: Tokenizer) -> YesNo:
     return YesNo(prompt=rows[0][:shared], suffixes=[row[shared:] for row in rows], yes=yes, no=no)
 
 
-def score_labels(model: MiniMllama, questions: YesNo, images: ImageBatch) -> Tensor:
-    """Log-odds of every label on every page, float32 [B, L]."""
+def score_labels(model: MiniMllama, questions: YesNo, images: ImageBatch, states: Tensor | None = None) -> Tensor:
+    """Log-odds of every label on every page, float32 [B, L]; `states` are the encoded images, if they are."""
     prompts = [questions.prompt] * len(images)
-    logits = next_token_logits(model, prompts, questions.suffixes, [questions.yes, questions.no], images)
+    candidates = [questions.yes, questions.no]
+    logits = next_token_logits(model, prompts, questions.suffixes, candidates, images, states=states)
     return logits[..., 0] - logits[..., 1]  # [B, L]
 
 
@@ -88,14 +89,16 @@ def ask_list(label_set: LabelSet, question: str, tokenizer: Tokenizer, *, by_cod
 
 
 @torch.no_grad()
-def name_likelihoods(model: MiniMllama, asked: ListQuestion, images: ImageBatch) -> Tensor:
+def name_likelihoods(
+    model: MiniMllama, asked: ListQuestion, images: ImageBatch, states: Tensor | None = None
+) -> Tensor:
     """Log-likelihood of every label's name on every page, summed over its tokens: float32 [B, L]."""
-    prefix = prefill(model, [asked.prompt[:-1]] * len(images), images)
+    prefix = prefill(model, [asked.prompt[:-1]] * len(images), images, states=states)
     suffixes = [torch.cat([asked.prompt[-1:], name[:-1]]) for name in asked.names]
-    states = suffix_states(model, prefix, suffixes)  # [B, L, T, D]
-    targets = pad_rows(asked.names, -1).to(states.device)  # [L, T]
+    x = suffix_states(model, prefix, suffixes)  # [B, L, T, D]
+    targets = pad_rows(asked.names, -1).to(x.device)  # [L, T]
     known = targets >= 0  # [L, T]
-    hidden, tokens = states[:, known], targets[known]  # [B, N, D], [N]
+    hidden, tokens = x[:, known], targets[known]  # [B, N, D], [N]
     head = model.text.lm_head
     chosen = (hidden.float() * rows_of(head, tokens.tolist()).float()).sum(-1)  # [B, N]
     totals = [head(rows).float().logsumexp(-1) for rows in hidden.flatten(0, 1).split(_ROWS)]
@@ -104,11 +107,14 @@ def name_likelihoods(model: MiniMllama, asked: ListQuestion, images: ImageBatch)
     return log_p.new_zeros(len(images), len(asked.names)).scatter_add(1, owner, log_p)  # [B, L]
 
 
-def letter_logits(model: MiniMllama, prompts: list[Tensor], letters: list[int], images: ImageBatch) -> Tensor:
+def letter_logits(
+    model: MiniMllama, prompts: list[Tensor], letters: list[int], images: ImageBatch, states: Tensor | None = None
+) -> Tensor:
     """Logits of the letters of a multiple choice as the first token of the answer: float32 [B, L]."""
     ends = {int(prompt[-1]) for prompt in prompts}
     assert len(ends) == 1, "prompts that ask end with the assistant's header"
-    return next_token_logits(model, [p[:-1] for p in prompts], [prompts[0][-1:]], letters, images)[:, 0]  # [B, L]
+    begun, last = [prompt[:-1] for prompt in prompts], [prompts[0][-1:]]
+    return next_token_logits(model, begun, last, letters, images, states=states)[:, 0]  # [B, L]
 
 
 def score_page(
@@ -118,6 +124,7 @@ def score_page(
     protocol: str,
     images: ImageBatch,
     kinds: Sequence[str],
+    states: Tensor | None = None,
 ) -> list[tuple[str, Tensor]]:
     """Every kind of score that is asked for, float32 [B, L] each.
 
@@ -127,14 +134,15 @@ def score_page(
         protocol: whose list question is asked, of eval.questions.TASK_QUESTIONS.
         images: of the pages.
         kinds: of SCORES.
+        states: what `model.encode(images)` gave, if they have been encoded already.
     """
     found = {}
     if "yes_no" in kinds:
-        found["yes_no"] = score_labels(model, ask_yes_no(label_set, tokenizer), images)
+        found["yes_no"] = score_labels(model, ask_yes_no(label_set, tokenizer), images, states)
     if {"label_list", "length_normalised"} & set(kinds):
         by_code = protocol in BY_CODE
         asked = ask_list(label_set, TASK_QUESTIONS[protocol], tokenizer, by_code=by_code)
-        found["label_list"] = name_likelihoods(model, asked, images)
+        found["label_list"] = name_likelihoods(model, asked, images, states)
         sizes = torch.tensor([len(name) for name in asked.names], device=found["label_list"].device)  # [L]
         found["length_normalised"] = found["label_list"] / sizes
     return [(kind, found[kind]) for kind in kinds]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from eval.answering import answer_own, ask, choose_letters, generate_answers
 from eval.benchmark_files import AskedRecord
@@ -132,10 +133,10 @@ class Predictor:
         """Of the pages."""
         return STYLES[self.page_name]
 
-    def answers(self, question: str, images: ImageBatch) -> list[dict[str, Any]]:
-        """Generate one answer per page: text, number of tokens, whether it ended by itself."""
+    def answers(self, question: str, images: ImageBatch, states: Tensor | None = None) -> list[dict[str, Any]]:
+        """Generate one answer per page; `states` are the encoded images, if they are."""
         prompts = [ask(question, self.tokenizer)] * len(images)
-        return generate_answers(self.model, self.tokenizer, prompts, images, self.config.max_new_tokens)
+        return generate_answers(self.model, self.tokenizer, prompts, images, self.config.max_new_tokens, states)
 
     def predict(self, records: Sequence[EcgRecord | AskedRecord]) -> list[dict[str, Any]]:
         """One line per record."""
@@ -150,20 +151,23 @@ class Predictor:
                 line["about"] = about(record, page, self.page_name)
                 pictures.append(page.image)
         images = self.transform([[picture] for picture in pictures]).to(self.config.device)
+        with torch.no_grad():
+            states = self.model.encode(images)  # once for all questions: the pictures do not change
+        who = self.model, self.tokenizer
         for name, label_set in self.suite.label_sets.items():
-            for kind, scores in score_page(self.model, self.tokenizer, label_set, name, images, self.config.scores):
+            for kind, scores in score_page(*who, label_set, name, images, self.config.scores, states):
                 for line, row in zip(lines, scores.tolist(), strict=True):
                     values = dict(zip(label_set.codes, (round(v, 5) for v in row), strict=True))
                     line.setdefault(SCORES[kind], {})[name] = values
         if self.suite.own == "choice":
-            letters = choose_letters(self.model, self.tokenizer, asked, images, self.suite.letters)
+            letters = choose_letters(*who, asked, images, self.suite.letters, states)
             for line, logits in zip(lines, letters, strict=True):
                 line["letters"] = logits
         for task in self.config.tasks:
             if self.suite.own:
-                told = answer_own(self.model, self.tokenizer, asked, images, self.config.max_new_tokens)
+                told = answer_own(*who, asked, images, self.config.max_new_tokens, states)
             else:
-                told = self.answers(TASK_QUESTIONS[task], images)
+                told = self.answers(TASK_QUESTIONS[task], images, states)
             for line, answer in zip(lines, told, strict=True):
                 line["texts"][task] = answer
         return lines

@@ -21,7 +21,15 @@ from train.ecg import LABEL_SETS, STYLES, EcgRecord, Example, build_example, ope
 from train.ecg.labels import STATEMENTS, SUPERCLASSES
 from train.ecg.sources import SPLITS, Conversation, Dialog, EcgSource
 from train.mixture import ComponentConfig, component_names
-from train.record_checks import REFUSAL, implausible, median_r_mv, picture_hash, signal_hash, tile_cover
+from train.record_checks import (
+    REFUSAL,
+    implausible,
+    median_r_mv,
+    misread,
+    picture_hash,
+    signal_hash,
+    tile_cover,
+)
 
 PLAUSIBLE_R_MV = (0.35, 1.6)  # median over records of the R wave in lead II
 LEVELS = ("error", "warning", "note")
@@ -139,11 +147,8 @@ def _look_at(part: Part, n: int, budget: "_Budget", findings: _Findings) -> None
             budget.ask(record, part.component, findings)
     findings.close_group(part.title, len(numbers))
     if covers:
-        level, cover = (
-            "warning" if np.mean(covers) < 0.9 else "note",
-            f"{np.mean(covers):.0%} of their tiles on average",
-        )
-        findings.say(level, f"{part.title}: pictures cover {cover}")
+        level, cover = "warning" if np.mean(covers) < 0.9 else "note", f"{np.mean(covers):.0%} of their tiles"
+        findings.say(level, f"{part.title}: pictures cover {cover} on average")
     _report_labels(part, labels, heights, len(numbers), findings)
 
 
@@ -196,6 +201,8 @@ class _Budget:
         for example in self._examples(record, component, findings):
             dialog = encode_example(example, self.tokenizer)
             self._measure(dialog, f"task {example.task}", record.record_id, findings)
+            if isinstance(example, Example) and (found := misread(example, LABEL_SETS[component.label_set])):
+                findings.of_record(*found, record.record_id)
 
     def _examples(
         self, record: EcgRecord | Conversation, component: ComponentConfig, findings: _Findings

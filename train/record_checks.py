@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from minimllama.image import choose_grid, fit_size
-from train.ecg import LEADS
+from train.ecg import LEADS, Example, LabelSet
+from train.ecg.parse import parse_labels, parse_yes_no
 
 REFUSAL = re.compile(r"(sure, please|please provide|i'?m sorry|i am sorry|as an ai\b|i cannot)", re.IGNORECASE)
 _LARGEST_MV = 8.0
@@ -59,3 +60,32 @@ def implausible(signal: np.ndarray) -> list[str]:
         if largest > _LARGEST_MV or largest < _SMALLEST_MV:
             complaints.append(f"implausible amplitude (expected {_SMALLEST_MV} to {_LARGEST_MV} mV)")
     return complaints
+
+
+_LISTS = {"superclass": "superclass", "rhythm": "rhythm", "morphology": "form", "diagnosis": "diagnostic"}
+
+
+def misread(example: Example, label_set: LabelSet) -> tuple[str, str] | None:
+    """Whether the evaluation would read an answer of the training data as something else than was meant.
+
+    Args:
+        example: a question, its answer, and the key of what the answer says.
+        label_set: of the component.
+
+    Returns:
+        Level and complaint; None if it is read as meant, or states only measurements.
+    """
+    if "present" in example.key:
+        said = parse_yes_no(example.answer)
+        return None if said == example.key["present"] else ("error", f"task {example.task}: {said} is read")
+    if example.task == "report":  # the record's own may say more or less than its labels, but must say something
+        if parse_labels(example.answer, "statements") is None and example.key["labels"]:
+            return "warning", "its report names no statement that can be read, though it has labels"
+        return None
+    if "labels" not in example.key:
+        return None
+    read = parse_labels(example.answer, _LISTS.get(example.task, label_set))
+    if read == set(example.key["labels"]):
+        return None
+    shown, meant = (", ".join(sorted(codes)) or "none" for codes in (read or (), example.key["labels"]))
+    return "error", f"task {example.task}: the labels are {meant}, but {'nothing' if read is None else shown} is read"

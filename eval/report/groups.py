@@ -38,11 +38,7 @@ def subgroups(model: Scored, smallest: int, n_draws: int) -> Html | None:
         f"95 % intervals from {n_draws} draws of patients. A group's AUC is over the labels that have both outcomes in "
         "it, so groups with different labels do not compare; nor does a macro F1, which counts missing labels as 0."
     )
-    synthetic = (
-        "The sex and age of simulated patients change nothing in their ECG: differences between them are chance."
-    )
-    notes = [about, synthetic] if model.scores["synthetic"] else [about]
-    return joined([*(element("p", note, class_="small") for note in notes), *parts])
+    return joined([element("p", about, class_="small"), *parts])
 
 
 def robustness(found: Sequence[Elsewhere], n_draws: int) -> Html:

@@ -19,6 +19,7 @@ td, th { padding: .22em .6em; text-align: right; font-weight: normal; vertical-a
 td { white-space: nowrap } td:first-child, th:first-child { text-align: left; white-space: normal }
 thead th { font-weight: 600; border-bottom: 2px solid #444 }
 tbody tr.first { border-top: 1px solid #ccc } tr.even, table.plain tbody tr:nth-child(even) { background: #f4f6f8 }
+tr.odd:not(.first) td:first-child, tr.even:not(.first) td:first-child { text-align: right; white-space: nowrap }
 table.wide { font-size: 13px } table.wide td { padding: .22em .45em }
 .small, small { color: #666; font-size: 13px } td small { font-size: 11.5px }
 .scroll { overflow-x: auto } code { background: #f0f0f0; padding: .1em .3em; overflow-wrap: anywhere }

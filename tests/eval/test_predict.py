@@ -213,3 +213,14 @@ def test_a_tokenizer_that_begins_yes_and_no_alike_is_refused() -> None:
 
     with pytest.raises(ValueError, match="begins Yes and No with the same token"):
         ask_yes_no(LABEL_SETS["superclass"], Alike())
+
+
+def test_the_pages_of_a_batch_are_encoded_once_whatever_is_asked(checkpoint: Path, tmp_path: Path) -> None:
+    config = predict_config(checkpoint, tmp_path / "x.jsonl", scores=("yes_no", "label_list"))
+    predictor, encoded = Predictor.load(config), []
+    predictor.model.vision.register_forward_hook(lambda *_: encoded.append(1))
+    source = SUITES["simulated"].open(None, "test", 3, 5)
+    (first, *_), n = predictor.predict([source[i] for i in range(3)]), len(encoded)
+    assert n == 1
+    assert len(first["texts"]) == 3
+    assert {"superclass", "statements"} <= first["log_odds"].keys()

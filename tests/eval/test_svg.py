@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from eval.svg import COLOURS, Line, line_chart
+from eval.svg import COLOURS, Line, line_chart, small_chart
 
 
 def points(svg: str) -> list[list[tuple[float, float]]]:
@@ -54,3 +54,20 @@ def test_a_chart_of_nothing_is_refused() -> None:
         chart([])
     with pytest.raises(ValueError, match="chart 't' has no points"):
         chart([Line(name="a", x=[], y=[])])
+
+
+def test_a_small_chart_is_the_unit_square_with_names_in_their_colours() -> None:
+    lines = [
+        Line(name="0.91", x=[0, 1], y=[0, 1], colour=COLOURS[1]),
+        Line(name="", x=[0, 1], y=[1, 1], is_dashed=True),
+    ]
+    svg = small_chart(lines, title="A", subtitle="<b>", x_label="x", y_label="y")
+    (x0, y0), (x1, y1) = points(svg)[0]
+    assert x0 < x1
+    assert y1 < y0
+    assert [y for _, y in points(svg)[1]] == [y1, y1]
+    spans = [e for e in ElementTree.fromstring(svg).iter() if e.tag == "tspan"]
+    assert [(e.text, e.attrib["style"]) for e in spans] == [("0.91", f"fill:{COLOURS[1]}")]
+    assert svg.count("stroke-dasharray") == 1
+    with pytest.raises(ValueError, match="chart 't' has no points"):
+        small_chart([], title="t", subtitle="", x_label="x", y_label="y")

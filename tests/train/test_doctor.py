@@ -23,9 +23,9 @@ from tests.train.conftest import MakeConfig
 from train.__main__ import main
 from train.config import DataConfig, RunConfig, to_toml
 from train.doctor import DoctorConfig, Finding, examine, report
-from train.ecg import LEADS
+from train.ecg import LABEL_SETS, LEADS, Example
 from train.mixture import ComponentConfig
-from train.record_checks import implausible, signal_hash, tile_cover
+from train.record_checks import implausible, misread, signal_hash, tile_cover
 
 FEW = DoctorConfig(records=5)
 
@@ -174,6 +174,35 @@ def test_refusals_and_wasted_tiles_of_pictures_are_warnings(make_config: MakeCon
     warnings = "\n".join(texts(examine(made, FEW), "warning"))
     assert "2 of 2 records opened: an answer is a chatbot's refusal" in warnings
     assert "pictures cover 75% of their tiles" in warnings  # 220 x 170, as ecg-image-kit's pages, on tiles of 12 px
+
+
+def test_a_report_that_names_no_statement_is_a_warning(make_config: MakeConfig, tmp_path: Path) -> None:
+    german = ptbxl_row(1, 1) | {"report": "siehe voraufnahme"}
+    made = component("ptbxl", whole(tmp_path, german), "report", report="given", options={"hz": 100})
+    warnings = "\n".join(texts(examine(recipe(make_config, made), FEW), "warning"))
+    assert "2 of 2 records opened: its report names no statement that can be read" in warnings
+    assert "00001_lr; 00002_lr" in warnings  # both are German, which is not read
+
+
+@pytest.mark.parametrize(
+    ("task", "answer", "key", "complaint"),
+    [
+        ("yes_no", "No.", {"code": "AFIB", "present": True}, "task yes_no: False is read"),
+        ("statements", "Atrial flutter.", {"labels": ["AFIB"]}, "the labels are AFIB, but AFLT is read"),
+        ("statements", "See above.", {"labels": ["AFIB"]}, "the labels are AFIB, but nothing is read"),
+        ("statements", "Atrial fibrillation.", {"labels": ["AFIB"]}, None),
+        ("superclass", "ABNORMAL.", {"labels": ["NORM"]}, "the labels are NORM, but nothing is read"),
+        ("rate", "60 beats per minute.", {"heart_rate": 60}, None),
+    ],
+)
+def test_an_answer_that_the_evaluation_would_read_otherwise_is_an_error(
+    task: str, answer: str, key: dict, complaint: str | None
+) -> None:
+    found = misread(Example(record_id="r", task=task, question="?", answer=answer, key=key), LABEL_SETS["statements"])
+    assert (found is None) == (complaint is None)
+    if found is not None and complaint is not None:
+        assert found[0] == "error"
+        assert complaint in found[1]
 
 
 # the parts

@@ -2,7 +2,7 @@
 
 Two kinds of task. Findings (`superclass`, `statements`, `yes_no`, `rhythm`, `morphology`, `diagnosis`, `report`) need
 labels. Readings (`lead`, `rate`, `intervals`, `look`, `features`) need measurements and never name a diagnosis: they
-are what the demo checkpoint is pre-trained on. Every answer can be parsed back to its key by eval/answers.py.
+are what the demo checkpoint is pre-trained on. Every answer can be parsed back to its key by parse.py.
 """
 
 from collections.abc import Callable, Iterable

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from eval.answers import parse_labels, parse_measurements, parse_yes_no
 from train.ecg import LABEL_SETS, LEADS, TASKS, EcgRecord, Example, build_example, simulate_ecg
 from train.ecg.conditions import CONDITIONS, draw_conditions
 from train.ecg.instruct import LOOKS, interval_text, name_list, report_text
 from train.ecg.labels import STATEMENTS
+from train.ecg.parse import parse_labels, parse_measurements, parse_yes_no
 
 Rng = np.random.Generator
 
