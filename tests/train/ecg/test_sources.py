@@ -138,10 +138,25 @@ def test_a_folder_without_splits_is_one_split_if_that_is_said(tmp_path: Path) ->
     assert len(open_source("wfdb", tmp_path, "test", split_of_all="test")) == 1
 
 
-def test_real_records_are_a_folder_too(shared: Path) -> None:
+def test_a_folder_is_indexed_once_and_again_when_a_header_changes(tmp_path: Path) -> None:
+    record = open_source("simulated", n=1)[0]
+    header = write_record(EcgRecord(**{**vars(record), "split": "train"}), tmp_path).with_suffix(".hea")
+    told: list[tuple] = []
+    for _ in range(2):
+        assert len(open_source("wfdb", tmp_path, "train", progress=lambda *now: told.append(now))) == 1
+    assert len(told) == 1  # the second time it was there
+    header.write_text(header.read_text().replace('"split": "train"', '"split": "test"'))
+    with pytest.raises(FileNotFoundError, match="no record of split 'train'"):
+        open_source("wfdb", tmp_path, "train")
+    moved = open_source("wfdb", tmp_path, "test", index=str(tmp_path / "elsewhere"))
+    assert list(moved.names()) == [(f"wfdb:{header.stem}", f"wfdb:{record.patient_id}")]  # type: ignore[attr-defined]
+    assert len(list((tmp_path / "elsewhere").iterdir())) == 1
+
+
+def test_real_records_are_a_folder_too(shared: Path, tmp_path: Path) -> None:
     if not (shared / "data").is_dir():
         pytest.skip("no real records beside the reference files")
-    source = open_source("wfdb", shared / "data", "test", split_of_all="test")
+    source = open_source("wfdb", shared / "data", "test", split_of_all="test", index=str(tmp_path))
     assert {source[i].record_id for i in range(len(source))} == {"00001_lr", "s0010_re", "s0010_500"}
 
 

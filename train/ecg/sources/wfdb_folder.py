@@ -1,11 +1,15 @@
 """Any folder of WFDB records: every .hea below it, in the order of their paths."""
 
+import hashlib
 from pathlib import Path
+from typing import Any
 
 from train.ecg.record import EcgRecord, read_note, read_record
+from train.ecg.sources.index import IndexWriter, Progress, file_stamp, open_index
+from train.ecg.sources.indexed import IndexedSource, need_root
 
 
-class WfdbFolderSource:
+class WfdbFolderSource(IndexedSource[EcgRecord]):
     """All records of a folder and its subfolders.
 
     A record belongs to the split that its header names (as `write_record` stores it). A folder whose headers
@@ -16,6 +20,8 @@ class WfdbFolderSource:
         split: which records to keep.
         split_of_all: the split that records without one belong to.
         check: refuse records whose limb leads contradict each other.
+        index: folder of the index; the root if empty.
+        progress: told how far the index is.
 
     Raises:
         FileNotFoundError: if there is no record of that split.
@@ -30,26 +36,31 @@ class WfdbFolderSource:
         split: str = "train",
         split_of_all: str | None = None,
         check: bool = True,
+        index: str = "",
+        progress: Progress | None = None,
     ) -> None:
-        if root is None:
-            raise ValueError("source wfdb needs a root folder")
-        self.root, self.check = Path(root), check
-        self.paths: list[Path] = []
-        for header in sorted(self.root.rglob("*.hea")):
-            stated = read_note(header).get("split") or split_of_all
-            if stated is None:
-                raise ValueError(f"{header} names no split; say split_of_all=... for the whole folder")
-            if stated == split:
-                self.paths.append(header)
-        if not self.paths:
-            raise FileNotFoundError(f"no WFDB record of split {split!r} below {self.root}")
+        folder = need_root(self.name, root)
+        self.check = check
+        headers = sorted(folder.rglob("*.hea"))
+        if not headers:
+            raise FileNotFoundError(f"source wfdb: no WFDB record of split {split!r} below {folder}")
 
-    def __len__(self) -> int:
-        """Number of records."""
-        return len(self.paths)
+        def build(writer: IndexWriter) -> None:
+            for header in writer.watch(f"index of {folder}", headers, len(headers)):
+                note = read_note(header)
+                stated = note.get("split") or split_of_all
+                if stated is None:
+                    raise ValueError(f"{header} names no split; say split_of_all=... for the whole folder")
+                path = str(header.relative_to(folder))
+                patient = note.get("patient_id")
+                named = f"{self.name}:{patient}" if patient else None
+                writer.add(stated, f"{self.name}:{path.removesuffix('.hea')}", named, {"header": path})
 
-    def __getitem__(self, index: int) -> EcgRecord:
-        """Record `index`, in the order of paths."""
-        if not 0 <= index < len(self.paths):
-            raise IndexError(f"record {index} of {len(self.paths)} in {self.root}")
-        return read_record(self.paths[index], check=self.check)
+        # with sizes and times: a header that was rewritten may name another split
+        listed = "\n".join(f"{header.relative_to(folder)} {file_stamp(header)}" for header in headers)
+        description = [hashlib.sha256(listed.encode()).hexdigest(), split_of_all]
+        made = open_index(Path(index) if index else folder, self.name, description, build, progress)
+        super().__init__(made, folder, split)
+
+    def _open(self, note: dict[str, Any]) -> EcgRecord:
+        return read_record(self.root / note["header"], check=self.check)
