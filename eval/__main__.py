@@ -1,4 +1,4 @@
-"""python -m eval COMMAND: predict, join, score, judge, judge-llm, table, report, suites, explain, card, ablate, demo."""
+"""python -m eval: predict, join, score, judge, judge-llm, table, report, suites, explain, card, ablate, demo."""
 
 import json
 import sys
