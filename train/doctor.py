@@ -102,7 +102,7 @@ def _open_parts(config: RunConfig, options: DoctorConfig, findings: _Findings) -
         for split in SPLITS:
             try:
                 source = open_component(component, split)
-            except (FileNotFoundError, ValueError) as error:
+            except (OSError, ValueError) as error:
                 findings.say("error" if split == "train" else "note", f"{name}, {split}: {error}")
                 continue
             parts.append(Part(name=name, split=split, source=source, component=component))

@@ -200,7 +200,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         sys.stdout.write(COMMANDS[arguments[0]](arguments[1:]) + "\n")
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     return 0

@@ -150,6 +150,11 @@ def _read_parquet(path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
             yield (group, row), _plain(item)
 
 
+def has_pictures(path: Path) -> bool:
+    """Whether a file holds its pictures itself."""
+    return path.suffix == ".parquet" and "image" in _open_parquet(path).schema_arrow.names
+
+
 def _plain(item: dict[str, Any]) -> dict[str, Any]:
     """Dialogs may be stored as JSON text."""
     return {key: json.loads(value) if _is_json(key, value) else value for key, value in item.items()}

@@ -6,16 +6,16 @@ https://huggingface.co/datasets/PULSE-ECG/ECGInstruct, https://huggingface.co/da
 
 import io
 import re
-import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from train.ecg.sources.conversation_files import ParquetRows, item_at, read_files, read_items
+from train.ecg.sources.conversation_files import ParquetRows, has_pictures, item_at, read_files, read_items
 from train.ecg.sources.index import SPLITS, IndexWriter, Progress, file_stamp, open_index
 from train.ecg.sources.indexed import IndexedSource, choose, need_root
+from train.ecg.sources.shards import Shards
 
 ROLES = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant",
@@ -128,13 +128,14 @@ class ConversationsSource(IndexedSource[Conversation]):
         root: the folder, or one file.
         split: which items: those whose "split" field names it, or that lie in a file called "test-...".
         split_of_all: put items that name no split into this one.
-        images: folder of the pictures and .tar shards; the root if empty.
+        images: folder of the pictures and shards (.tar, .tar.gz, .tgz); the root if empty. If pictures are missing in
+            folders and .tar files, the compressed shards are unpacked once, beside the index.
         index: folder of the index; the root if empty.
         progress: told how far the index is.
 
     Raises:
-        ValueError: if an item is not understood (with its file and id), names no split, or pictures lie in .tar.gz,
-            in which nothing can be found without unpacking everything before it.
+        ValueError: if an item is not understood (with its file and id) or names no split, or a shard is damaged.
+        OSError: if there is no room to unpack the compressed shards; it says what to do.
     """
 
     name = "conversations"
@@ -153,21 +154,26 @@ class ConversationsSource(IndexedSource[Conversation]):
         folder = given if given.is_dir() else given.parent
         self.images = Path(images) if images else folder
         files = read_files(given)
-        shards = sorted(path for path in self.images.rglob("*.tar*") if path.suffix in (".tar", ".gz", ".tgz"))
-        if packed := [path for path in shards if path.suffix != ".tar"]:
-            raise ValueError(f"source conversations: unpack {packed[0]} first (gunzip makes a .tar, which is enough)")
+        place = Path(index) if index else folder
+        self.shards = Shards(self.images, place)
 
         def build(writer: IndexWriter) -> None:
             for file in files:
                 _add_items(writer, file, folder, split_of_all)
             _add_pictures(writer)
             writer.forget()
-            for shard in shards:
-                _add_shard(writer, shard, self.images)
+            self.shards.add(writer, packed=False)
+            whole = {str(file.relative_to(folder)) for file in files if has_pictures(file)}
+            if self.shards.packed and _lacks_pictures(writer, self.images, whole):
+                self.shards.unpack(progress)
+                self.shards.add(writer, packed=True)
+                writer.put("unpacked", True)
 
-        stamps = [file_stamp(path) for path in (*files, *shards)]
+        stamps = [file_stamp(path) for path in (*files, *self.shards.plain, *self.shards.packed)]
         description = [split_of_all, str(self.images.resolve()), stamps]
-        made = open_index(Path(index) if index else folder, self.name, description, build, progress)
+        made = open_index(place, self.name, description, build, progress)
+        if made.parts("unpacked"):
+            self.shards.unpack(progress)  # again, if somebody has removed them
         self._parquet = ParquetRows()
         super().__init__(made, folder, split)
 
@@ -187,17 +193,17 @@ class ConversationsSource(IndexedSource[Conversation]):
         stored = next((item[key]["bytes"] for key in IMAGE_KEYS if isinstance(item.get(key), dict)), None)
         where = f"picture {name}"
         if stored is None:
-            path, inside = self.images / name, self.index.parts(f"picture:{name}")
+            path = self.images / name
             if path.is_file():
                 stored = path.read_bytes()
-            elif inside:
-                shard, start, size = inside[0]
-                where = f"picture {name} in {self.images / shard}"
-                with (self.images / shard).open("rb") as file:
+            elif inside := self.shards.find(self.index, name):
+                shard, start, size = inside
+                where = f"picture {name} in {shard}"
+                with shard.open("rb") as file:
                     file.seek(start)
                     stored = file.read(size)
             else:
-                raise FileNotFoundError(f"no picture {path}, and none of that name in a .tar below {self.images}")
+                raise FileNotFoundError(f"no picture {path}, and none of that name in a shard below {self.images}")
         try:
             return Image.open(io.BytesIO(stored)).convert("RGB")
         except (OSError, SyntaxError) as error:
@@ -234,13 +240,10 @@ def _add_pictures(writer: IndexWriter) -> None:
         writer.add(split, record, patient, note)
 
 
-def _add_shard(writer: IndexWriter, shard: Path, folder: Path) -> None:
-    """Where each member of a .tar begins, so that it can be read without the others."""
-    try:
-        with tarfile.open(shard) as file:
-            for member in writer.watch(f"index of {shard}", file):
-                if member.isfile():
-                    place = [str(shard.relative_to(folder)), member.offset_data, member.size]
-                    writer.put(f"picture:{member.name.removeprefix('./')}", place)
-    except tarfile.TarError as error:
-        raise ValueError(f"{shard}: damaged ({error})") from error
+def _lacks_pictures(writer: IndexWriter, images: Path, whole: set[str]) -> bool:
+    """Whether a picture is neither in a folder, nor in a .tar, nor in one of the files that hold their own."""
+    for note in writer.watch(f"pictures below {images}", writer.notes()):
+        is_inside = any(file in whole for file, *_ in note["items"]) or writer.get(f"picture:{note['image']}")
+        if not is_inside and not (images / note["image"]).is_file():
+            return True
+    return False

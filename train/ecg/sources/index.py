@@ -93,6 +93,10 @@ class IndexWriter:
         query = "SELECT owner FROM parts GROUP BY owner ORDER BY MIN(rowid)"
         return (owner for (owner,) in self._connection.execute(query))
 
+    def notes(self) -> Iterator[dict[str, Any]]:
+        """What is noted about each record that was added."""
+        return (json.loads(note) for (note,) in self._connection.execute("SELECT note FROM records"))
+
     def forget(self) -> None:
         """Drop all that was put: it was only needed to make the index."""
         self._connection.execute("DELETE FROM parts")

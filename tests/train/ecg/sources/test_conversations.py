@@ -239,12 +239,5 @@ def test_missing_and_damaged_pictures_name_record_and_path(folder: Path) -> None
     with pytest.raises(ValueError, match=r"record ptbxl:1: picture ptb-xl/.*00001_hr-0.png: damaged"):
         source[1]
     (folder / PTB).unlink()
-    with pytest.raises(FileNotFoundError, match=r"record ptbxl:1: no picture .*00001_hr-0.png, and none .* in a .tar"):
+    with pytest.raises(FileNotFoundError, match=r"record ptbxl:1: no picture .*00001_hr-0.png, and none .* in a shard"):
         source[1]
-
-
-def test_packed_shards_say_what_to_do(folder: Path) -> None:
-    with tarfile.open(folder / "shard_1.tar.gz", "w:gz") as shard:
-        shard.add(folder / CODE, CODE)
-    with pytest.raises(ValueError, match=r"unpack .*shard_1.tar.gz first \(gunzip makes a .tar"):
-        load(folder)
