@@ -16,7 +16,7 @@ import tyro
 from lora import TuneConfig
 from train.ecg import STYLES
 from train.ecg.distort import check_names
-from train.mixture import ComponentConfig, component_names
+from train.mixture import PICTURES, ComponentConfig, component_names
 from train.optim import OptimConfig
 from train.settings import BatchConfig, ComputeConfig, SaveConfig, ValidateConfig
 from train.shard import ShardConfig
@@ -31,7 +31,8 @@ class DataConfig:
         without: components to leave out, for ablations: "ptbxl", or "ptbxl-2" for the second of that source. The
             resolved recipe no longer has them.
         page: of STYLES.
-        distort: what happens to pages, a preset ("clean", "scan", "phone", "paper") or one of DISTORTIONS.
+        distort: what happens to drawn pages, a preset ("clean", "scan", "phone", "paper") or one of DISTORTIONS; to
+            published pictures only where a component says distort_pictures.
         questions_per_image: questions that share one page and one pass of the vision tower.
         max_tokens: longest dialog; a longer one is an error that names the record.
         workers: processes that draw pages; 0 draws them in the training process.
@@ -54,8 +55,22 @@ class DataConfig:
         if self.page not in STYLES:
             raise ValueError(f"data.page={self.page!r} is not one of {', '.join(STYLES)}")
         check_names(self.distort)
+        self._check_pictures()
         if self.questions_per_image < 1 or self.max_tokens < 1 or self.workers < 0:
             raise ValueError("data: questions_per_image and max_tokens must be positive, workers must not be negative")
+
+    def _check_pictures(self) -> None:
+        """Refuse a distortion that nothing gets, and components that wait for one."""
+        wanted = [c.source != PICTURES or c.distort_pictures for c in self.components]
+        if self.distort != "clean" and not any(wanted):
+            raise ValueError(
+                f"data.distort={self.distort!r} would do nothing: all components are published pictures, which are "
+                "distorted only where a component says distort_pictures = true"
+            )
+        if self.distort == "clean" and any(component.distort_pictures for component in self.components):
+            raise ValueError(
+                "a component says distort_pictures = true, but data.distort is 'clean', which does nothing"
+            )
 
     def _leave_out(self) -> None:
         names = component_names(self.components)

@@ -11,16 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from minimllama import ImageBatch, ImageTransform, Message, ModelConfig, Tokenizer, encode_dialog
 from minimllama.chat import NO_LABEL, EncodedDialog, pad_rows
 from minimllama.console import Progress as ProgressLine
+from minimllama.image import choose_grid, fit_size
 from minimllama.visibility import Sight, see
 from train.ecg import EcgRecord, Example, Page, PaperStyle, build_example, distort, draw_page, open_source
+from train.ecg.distort import distort_picture
 from train.ecg.paper_style import describe_style
-from train.ecg.sources import Conversation, ConversationsSource, Dialog, EcgSource
-from train.mixture import ComponentConfig, Item
+from train.ecg.sources import Conversation, Dialog, EcgSource
+from train.mixture import PICTURES, ComponentConfig, Item
 from train.page_cache import PageCache
 
 TRIES = 4  # per question, to find one that was not asked about the same page; then it is asked again
@@ -130,7 +133,8 @@ class EcgDataset(torch.utils.data.Dataset[Sample]):
             questions differ from epoch to epoch. Without it every item draws its page from its own seed. Pictures
             that a data set has are read from it, not from the cache.
         seed: of the cached pages.
-        distort: what happens to pages once they are drawn; see `train.ecg.distort`.
+        distort: what happens to pages once they are drawn, and to pictures of components that say distort_pictures;
+            see `train.ecg.distort`.
 
     Raises:
         ValueError: if a component's source does not exist, or the cache holds other pages.
@@ -155,7 +159,7 @@ class EcgDataset(torch.utils.data.Dataset[Sample]):
         self.sources: list[EcgSource] = [open_component(component, split) for component in components]
         self.caches: list[PageCache | None] = []
         for number, component in enumerate(components if cache else ()):
-            if component.source == ConversationsSource.name:
+            if component.source == PICTURES:
                 self.caches.append(None)
                 continue
             options = [component.options] if component.options else []
@@ -170,13 +174,23 @@ class EcgDataset(torch.utils.data.Dataset[Sample]):
             self.caches.append(PageCache(Path(cache) / f"{split}-{number}.sqlite", description))
 
     def draw(self, item: Item) -> tuple[EcgRecord | Conversation, Page | Conversation]:
-        """The record of an item, and its page; a conversation is its own page."""
+        """The record of an item, and its page; a conversation is its own page, maybe distorted."""
         seed = [self.seed, item.component, item.index] if self.caches else item.seed
         record = self.sources[item.component][item.index]
         if isinstance(record, Conversation):
-            return record, record
+            return record, self._picture(record, item)
         rng = np.random.default_rng(seed)
         return record, distort(draw_page(record, self.style, rng), rng, self.distort)
+
+    def _picture(self, picture: Conversation, item: Item) -> Conversation:
+        """A published picture, distorted in the size in which the model sees it if its component asks for that."""
+        if not self.components[item.component].distort_pictures:
+            return picture
+        (width, height), tile = picture.image.size, self.transform.tile_size
+        size = fit_size(width, height, choose_grid(width, height, tile, self.transform.max_tiles), tile)
+        fitted = picture.image.resize(size, Image.Resampling.BILINEAR)
+        image, done = distort_picture(fitted, np.random.default_rng(item.seed), self.distort)
+        return replace(picture, image=image, meta={**picture.meta, "distortions": done})
 
     def _tiles(self, item: Item) -> tuple[EcgRecord | Conversation, Page | Conversation | None, np.ndarray, int]:
         """The record, its page (None if it came from the cache), its tiles and their aspect ratio id."""

@@ -14,6 +14,7 @@ from train.ecg.sources import check_options, source_options
 from train.ecg.wording import WORDINGS
 
 Option = str | int | float | bool
+PICTURES = "conversations"  # the source whose pages are pictures already
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,8 @@ class ComponentConfig:
         weight: how often each record comes per epoch: 1 once, 0.5 every second record, 2 twice.
         wording: "fixed", one sentence per task, or "varied"; see `build_example`.
         report: "any", "given" or "statements": whose report the task `report` asks for.
+        distort_pictures: of the source conversations: the recipe's distortion happens to its pictures too, other ones
+            in each epoch. Otherwise they stay as they are published, some of them distorted already.
     """
 
     source: str
@@ -42,6 +45,7 @@ class ComponentConfig:
     weight: float = 1.0
     wording: str = "fixed"
     report: str = "any"
+    distort_pictures: bool = False
 
     def __post_init__(self) -> None:
         if self.weight <= 0:
@@ -59,6 +63,10 @@ class ComponentConfig:
                 raise ValueError(
                     f"component {self.source}: {name}={getattr(self, name)!r} is not one of {', '.join(choices)}"
                 )
+        if self.distort_pictures and self.source != PICTURES:
+            raise ValueError(
+                f"component {self.source}: distort_pictures is of {PICTURES}; drawn pages always follow data"
+            )
         accepted = source_options(self.source)
         check_options(self.source, self.options)
         if twice := sorted({"n", "seed"} & self.options.keys()):

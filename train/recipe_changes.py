@@ -11,7 +11,7 @@ _FREE += tuple(
 )
 _FREE += ("compute.checkpoint_activations",)  # recompute, as it was called once
 # settings of data that came later, and what runs did before them
-_LATER = {"distort": "clean", "wording": "fixed", "report": "any"}
+_LATER = {"distort": "clean", "wording": "fixed", "report": "any", "distort_pictures": False}
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -40,6 +40,8 @@ def show(config: RunConfig, position: int, out: Path) -> tuple[Sample, str]:
     page.image.save(out)
     batch = collate([sample], setup.model.config, leak=setup.model.leak)
     scale = f"{page.px_per_mm} px/mm" if isinstance(page, Page) else "as published"
+    if not isinstance(page, Page) and (done := page.meta.get("distortions")):
+        scale += f" but for {', '.join(name for name, _ in done)}"
     lines = [
         f"record {sample.record_id}: page {page.image.width} x {page.image.height} px, "
         f"{scale}, {len(sample.tiles)} tiles, written to {out}"

@@ -1,6 +1,7 @@
 """Data sets in a recipe: options, dropping components, and pictures with dialogs on their way into a batch."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from tests.tools.ecg_sets import ptbxl_row, write_ptbxl
 from tests.tools.tiny import IMAGE, TINY
 from train.config import DataConfig, RunConfig, from_dict, load_recipe, parse, to_toml
 from train.dataset import EcgDataset, collate, encode_example
-from train.ecg import STYLES
+from train.ecg import STYLES, Page, distort
+from train.ecg.distort import distort_picture
 from train.ecg.sources import Conversation, Dialog
 from train.mixture import ComponentConfig, Item, component_names
 
@@ -210,3 +212,60 @@ def test_the_papers_other_sets_can_be_taken_out_of_their_comments(name: str, roo
         {"need": "labels"},
         {"amplitude": 1.0},
     ]
+
+
+# distorted pictures
+
+
+def worn(folder: Path) -> ComponentConfig:
+    return replace(pictures(folder), distort_pictures=True)
+
+
+def test_published_pictures_stay_as_they_are_beside_distorted_pages(tokenizer: Tokenizer, instruct: Path) -> None:
+    made = dataset(tokenizer, SIMULATED, pictures(instruct), distort="jpeg")
+    tiles, _ = made.transform.split(Image.open(instruct / "b-0.png"))
+    assert np.array_equal(made[Item(1, 1, (1, 0, 0))].tiles, tiles)
+    assert made[Item(0, 1, (1, 0, 0))].page.distortions == (("jpeg", 1.0),)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_a_component_may_ask_for_its_pictures_to_be_distorted(
+    tokenizer: Tokenizer, instruct: Path, cache: bool
+) -> None:
+    made = dataset(tokenizer, worn(instruct), distort="light", cache=str(instruct / "cache") if cache else "")
+    fitted = Image.open(instruct / "b-0.png").resize((24, 16), Image.Resampling.BILINEAR)  # on 2 x 2 tiles of 12 px
+    expected, done = distort_picture(fitted, np.random.default_rng((1, 0, 0)), "light")
+    sample = made[Item(0, 1, (1, 0, 0))]
+    assert sample.page.image.tobytes() == expected.tobytes() != fitted.tobytes()  # type: ignore[union-attr]
+    assert sample.page.meta["distortions"] == done == (("light", 1.0),)  # type: ignore[union-attr]
+    assert np.array_equal(sample.tiles, made.transform.split(expected)[0])
+
+
+def test_a_distorted_picture_is_a_function_of_seed_epoch_and_item(tokenizer: Tokenizer, instruct: Path) -> None:
+    def tiles(*seed: int) -> bytes:
+        return dataset(tokenizer, worn(instruct), distort="paper")[Item(0, 1, seed)].tiles.tobytes()
+
+    assert tiles(1, 0, 0) == tiles(1, 0, 0)
+    assert len({tiles(1, 0, 0), tiles(2, 0, 0), tiles(1, 1, 0), tiles(1, 0, 1)}) == 4
+
+
+def test_a_picture_is_taken_for_a_letter_page() -> None:
+    image = Image.new("RGB", (440, 340), (250, 240, 235))
+    page = Page(image=image, px_per_mm=440 / 279.4, lead_boxes={}, style=STYLES["square"])
+    expected = distort(page, np.random.default_rng(2), "creases")
+    made, done = distort_picture(image, np.random.default_rng(2), "creases")
+    assert made.tobytes() == expected.image.tobytes() != image.tobytes()
+    assert done == expected.distortions
+
+
+def test_distortions_that_would_do_nothing_are_refused(instruct: Path) -> None:
+    with pytest.raises(ValueError, match="component simulated: distort_pictures is of conversations"):
+        replace(SIMULATED, distort_pictures=True)
+    with pytest.raises(
+        ValueError, match=r"data.distort='scan' would do nothing: all components are published pictures"
+    ):
+        DataConfig(components=(pictures(instruct),), distort="scan")
+    with pytest.raises(ValueError, match=r"distort_pictures = true, but data.distort is 'clean'"):
+        DataConfig(components=(SIMULATED, worn(instruct)))
+    DataConfig(components=(worn(instruct),), distort="scan")
+    DataConfig(components=(SIMULATED, pictures(instruct)), distort="scan")

@@ -65,6 +65,7 @@ def test_what_does_not_exist_is_refused_when_the_recipe_is_read() -> None:
 def test_a_run_from_before_these_settings_goes_on_with_what_it_did() -> None:
     before = '[data]\npage = "nano"\n[[data.components]]\nsource = "simulated"\n'
     same = before.replace('"nano"\n', '"nano"\ndistort = "clean"\n') + 'wording = "fixed"\nreport = "any"\n'
+    same += "distort_pictures = false\n"
     other = same.replace("clean", "scan").replace("fixed", "varied")
     assert _changes(before, same) == []
     assert _changes(before, other) == [

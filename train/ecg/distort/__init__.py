@@ -14,10 +14,12 @@ import numpy as np
 from PIL import Image
 
 from train.ecg.distort import camera, moves, paper
-from train.ecg.page import Page
+from train.ecg.page import Page, PaperStyle
 
 Rng = np.random.Generator
 Mark = Callable[[Image.Image, float, Rng, float], Image.Image]
+
+LETTER_MM = 279.4  # length of the page that ecg-image-kit draws, as ECGInstruct's pictures
 
 # name: what it does; moves are joined and resample the picture once
 DISTORTIONS: dict[str, Mark | moves.Move] = {
@@ -165,6 +167,18 @@ def distort(page: Page, rng: Rng, names: str | Sequence[str] | None = None, *, s
         page = replace(page, image=function(page.image, page.px_per_mm, own, steps[name]))  # type: ignore[call-arg,arg-type]
     page = _moved(page, pending, surface)
     return replace(page, distortions=(*page.distortions, *((n, steps[n]) for n in DISTORTIONS if n in steps)))
+
+
+def distort_picture(
+    image: Image.Image, rng: Rng, names: str | Sequence[str] | None = None
+) -> tuple[Image.Image, tuple[tuple[str, float], ...]]:
+    """Make a picture look real that is no page of ours; returns it, and what was done.
+
+    How many pixels a millimetre of it has is not known, so its longer side is taken for that of a letter page.
+    """
+    page = Page(image=image, px_per_mm=max(image.size) / LETTER_MM, lead_boxes={}, style=PaperStyle())
+    made = distort(page, rng, names)
+    return made.image, made.distortions
 
 
 def _draw_steps(names: str | Sequence[str], factor: float, rng: Rng) -> tuple[dict[str, float], moves.Colour]:
