@@ -44,15 +44,13 @@ def missing(source: Any, done: set[str], size: int, part: int = 0, parts: int = 
 
 
 def join_shards(out: Path, parts: int) -> Path:
-    """Put the parts of a predictions file together, in the order of the records.
+    """Put the parts of a predictions file together, in the order of the records. Done again, it changes nothing.
 
     Raises:
-        FileExistsError: if the joined file is there already.
+        FileExistsError: if a file of that name is there and is not these parts joined.
         FileNotFoundError: naming the parts that are not there.
         ValueError: if parts were made with other settings, or their sizes are not those of finished parts.
     """
-    if out.exists():
-        raise FileExistsError(f"{out} exists")
     paths = [shard_path(out, part, parts) for part in range(parts)]
     if absent := [path.name for path in paths if not path.is_file()]:
         raise FileNotFoundError(f"{out.parent} lacks {', '.join(absent)}")
@@ -63,8 +61,11 @@ def join_shards(out: Path, parts: int) -> Path:
     sizes = [len(row) for row in rows]
     if sizes != [len(range(part, sum(sizes), parts)) for part in range(parts)]:
         raise ValueError(f"the parts of {out.name} have {sizes} lines: one of them is not finished")
+    text = "".join(rows[i % parts][i // parts] + "\n" for i in range(sum(sizes)))
+    if out.exists() and out.read_text() != text:
+        raise FileExistsError(f"{out} exists and is not its {parts} parts joined; name another file, or move it away")
     partial = out.with_suffix(".partial")
-    partial.write_text("".join(rows[i % parts][i // parts] + "\n" for i in range(sum(sizes))))
+    partial.write_text(text)
     out.with_suffix(".config.json").write_text(settings[0])
     os.replace(partial, out)
     return out

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,11 @@ def test_joined_parts_are_the_file_of_one_process(parts: Path, predictions: dict
     for ours, theirs in zip(joined, whole, strict=True):
         for protocol, odds in theirs["log_odds"].items():
             assert ours["log_odds"][protocol] == pytest.approx(odds, abs=2e-4)  # batches of other sizes round elsewhere
-    with pytest.raises(FileExistsError):
+    assert read_predictions(join_shards(parts, 2)) == joined  # a second time, as after a restart: nothing changes
+    parts.write_text("somebody else's file")
+    with pytest.raises(FileExistsError, match="is not its 2 parts joined"):
         join_shards(parts, 2)
+    assert parts.read_text() == "somebody else's file"
 
 
 def test_unfinished_absent_and_foreign_parts_are_not_joined(parts: Path, tmp_path: Path) -> None:
@@ -55,23 +59,31 @@ def test_unfinished_absent_and_foreign_parts_are_not_joined(parts: Path, tmp_pat
         join_shards(out, 2)
 
 
-RANKS = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "eval", "predict"]
-# "--": --n is not torchrun's
+RANKS = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1", "-m", "--"]
+# "--": --n is not torchrun's. One restart, as docs/evaluating.md launches it: a rank was once seen to end with SIGABRT
+# in about 250 such runs, for a reason not found (nothing of it in Python); `ended_well` makes such a restart visible.
 
 
 def on_two_ranks(checkpoint: Path, out: Path, *more: str) -> subprocess.Popen:
     """Start a prediction of seven patients, one page at a time."""
     options = ["--model", str(checkpoint), "--n", "7", "--seed", "5", *more, "--out", str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *RANKS, *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
+    command = [sys.executable, *RANKS, "eval", "predict", *options]
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def ended_well(started: subprocess.Popen) -> None:
+    """Wait for the end. A rank that had to be started again is a warning with all that it said."""
+    _, said = started.communicate()
+    assert started.returncode == 0, said
+    if "exitcode" in said:
+        warnings.warn(f"a rank was started again: {said}", stacklevel=2)
 
 
 def test_torchrun_gives_every_rank_its_part(checkpoint: Path, parts: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.jsonl"
     started = on_two_ranks(checkpoint, out, "--batch", "3", "--texts")
-    _, said = started.communicate()
-    assert started.returncode == 0, said[-2000:]
+    ended_well(started)
     assert [line["id"] for line in read_predictions(out)] == [f"sim-5-test-{i:06d}" for i in range(7)]
     for part in range(2):
         ours, alone = (read_predictions(shard_path(path, part, 2)) for path in (out, parts))
@@ -103,9 +115,7 @@ def test_ranks_killed_in_the_middle_go_on_without_losing_or_repeating_a_line(che
     assert not out.exists()
     with shard_path(out, 0, 2).open("a") as file:
         file.write('{"id": "sim-5-te')  # as a kill in the middle of writing leaves it
-    again = on_two_ranks(checkpoint, out, *slow)
-    _, said = again.communicate()
-    assert again.returncode == 0, said[-2000:]
+    ended_well(on_two_ranks(checkpoint, out, *slow))
     config = predict_config(checkpoint, alone, batch=1, texts=("report", "statements"), max_new_tokens=40)
     undisturbed = read_predictions(run_predict(config))
     found = read_predictions(out)
