@@ -1,4 +1,8 @@
-"""What every model card says of the project and of licences (no legal advice), and its tables."""
+"""What every model card says of the project and of licences (no legal advice), and its tables.
+
+What Meta asks for is said in its repository llama-models (commit fc5d544), folder models/llama3_2: LICENSE, sections
+1.b.i, 1.b.iii and 1.b.iv, and the last but one paragraph of USE_POLICY.md.
+"""
 
 from collections.abc import Sequence
 
@@ -29,14 +33,16 @@ LICENCES: dict[str, tuple[str, ...]] = {
         *_HEADING,
         "The base has the sizes of a checkpoint that Meta published. Weights that derive from Meta's, this run's among",
         f"them, are under the {_LLAMA}",
-        "and its Acceptable Use Policy. Read both; among other things, who distributes such weights must",
+        "of 25 September 2024 and its Acceptable Use Policy (https://www.llama.com/llama3_2/use-policy). Read both;",
+        "among other things, who distributes such weights, or makes them available, must",
         "",
-        "- hand on a copy of the agreement, and keep a notice file with the words",
+        '- hand on a copy of the agreement (1.b.i), and keep a text file "Notice" with the words (1.b.iii)',
         '  "Llama 3.2 is licensed under the Llama 3.2 Community License, Copyright (c) Meta Platforms, Inc. All Rights',
         '  Reserved.";',
-        '- show "Built with Llama" prominently, and begin the name of the model with "Llama";',
-        "- follow the policy, which grants no rights to the multimodal models to individuals who live in the European",
-        "  Union and companies whose principal place of business is there.",
+        '- show "Built with Llama" prominently, and begin the name of the model with "Llama" (1.b.i);',
+        "- keep to the policy (1.b.iv). For multimodal models, as this one is, it does not grant the rights to people",
+        "  domiciled in the European Union, nor to companies whose principal place of business is there; this does not",
+        "  apply to end users of a product or service with such a model in it.",
         "",
         _OWN,
         "",

@@ -176,6 +176,8 @@ def test_the_licence_follows_the_base(recipe: RunConfig, card: str, tmp_path: Pa
     shown = write_card(CardConfig(run=tmp_path / "run", out=tmp_path / "card.md")).read_text()
     assert '"Built with Llama" prominently' in shown
     assert "Llama 3.2 Community License" in shown
+    assert all(f"(1.b.{section})" in shown for section in ("i", "iii", "iv"))
+    assert "domiciled in the European Union" in shown
 
 
 # refusal

@@ -1,6 +1,7 @@
-"""The report in a real browser: every section and picture is there, and nothing is asked of the network."""
+"""The report in a real browser: every section and picture is there, no request leaves it, the console stays empty."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -26,7 +27,36 @@ addEventListener("load", () => {
 </script>"""
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
+
+
+def browse(page: Path) -> tuple[str, list[str]]:
+    """The document that the browser makes of a page, and every line of its console: errors, warnings, refusals."""
+    command = [
+        str(BROWSER),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        f"--user-data-dir={page.with_name('profile')}",
+        "--dump-dom",
+        page.as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout, re.findall(r":CONSOLE\S*\] (.*)", done.stderr)
+
+
+@needs_browser
+def test_the_console_shows_errors_warnings_and_what_the_policy_stops(tmp_path: Path) -> None:
+    policy = "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; script-src 'unsafe-inline'\">"
+    body = "<img src='https://example.org/a.png'><script>console.warn('careful'); throw new Error('broken')</script>"
+    (tmp_path / "wrong.html").write_text(f"<!doctype html><html><head>{policy}</head><body>{body}</body></html>")
+    shown = browse(tmp_path / "wrong.html")[1]
+    assert [any(word in line for line in shown) for word in ("example.org", "careful", "broken")] == [True] * 3
+
+
+@needs_browser
 def test_a_browser_shows_every_section_and_asks_for_nothing(predictions: dict[str, Path], tmp_path: Path) -> None:
     scores, test = tmp_path / "scores.json", predictions["tuned-test"]
     score(ScoreConfig(predictions=test, validation=predictions["tuned-validate"], out=scores, bootstrap=10))
@@ -47,17 +77,8 @@ def test_a_browser_shows_every_section_and_asks_for_nothing(predictions: dict[st
         "</body>", f"{PROBE}</body>"
     )
     (tmp_path / "probed.html").write_text(probed)
-    command = [
-        str(BROWSER),
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-        f"--user-data-dir={tmp_path / 'profile'}",
-        "--dump-dom",
-        (tmp_path / "probed.html").as_uri(),
-    ]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    dom, console = browse(tmp_path / "probed.html")
+    assert console == []
     attribute = dom.split('data-found="', 1)[1].split('"', 1)[0]
     found = json.loads(attribute.replace("&quot;", '"'))
     assert found["sections"] == list(SECTIONS)
