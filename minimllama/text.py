@@ -153,7 +153,9 @@ class TextDecoder(nn.Module):
     def __init__(self, config: TextConfig, *, leak: bool = False) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size + config.n_extra_embeddings, config.width)
+        table = torch.empty(config.vocab_size + config.n_extra_embeddings, config.width)
+        # given, not drawn: nn.Embedding would draw it, and on the meta device that imports torch.compile for a second
+        self.embed_tokens = nn.Embedding.from_pretrained(table, freeze=False)
         self.layers = nn.ModuleList(
             CrossLayer(config, leak=leak) if i in config.cross_layers else SelfLayer(config)
             for i in range(config.n_layers)
