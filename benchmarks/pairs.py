@@ -5,11 +5,14 @@ processes live through the whole comparison, but only one works at any moment, s
 meets both; peak memory is each process's own.
 """
 
+import ctypes
+import gc
 import importlib
 import multiprocessing
 import statistics
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
@@ -190,7 +193,14 @@ class Stopwatch:
         self.seconds = self._clock() - self._start
 
 
-def touch(model: torch.nn.Module) -> None:
+def fresh_memory() -> None:
+    """Give all free memory back, so that every round asks the system for its pages, as the first load does."""
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def touch(weights: Iterable[torch.Tensor]) -> None:
     """Read one element of every 4 KiB: weights that were only mapped are fetched from the file now."""
-    for p in model.parameters():
+    for p in weights:
         p.detach().flatten()[:: 4096 // p.element_size()].sum()

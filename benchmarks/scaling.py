@@ -24,7 +24,7 @@ from lora import TuneConfig, apply_tuning
 from minimllama import PRESETS, MiniMllama
 from minimllama.console import say
 from train.flops import Work, step_flops
-from train.plan import GIB, PlanConfig, Sizes, activation_bytes, measure, plan_memory, received_bytes
+from train.plan import GIB, Kept, PlanConfig, Sizes, activation_bytes, measure, plan_memory, received_bytes
 
 MATRIX_PRODUCT = 790e12  # FLOP/s, bfloat16, of one H200: a large product as others measured it; not by us
 REACHED = 0.5  # share of it that a step reaches: our goal; `python -m benchmarks gpu` measures it
@@ -67,7 +67,7 @@ class Counted:
 
     sizes: Sizes
     executed: float
-    kept: tuple[float, float]
+    kept: Kept
     recipe: Any
 
 
