@@ -5,30 +5,35 @@
 
 `attention` is a lead's share of all cross-attention weight, the mean over layers and heads; `occlusion` is the change
 of the log-odds when the lead is wiped. Attention is not an explanation; `agreement` says how far the two agree.
+cases.jsonl has a line per record as soon as it is done, so a killed run goes on.
 
 Shapes: L cross-attention layers, C labels, Y rows and X columns of page pixels.
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from eval.agreement import agreement, agreement_text, between_labels
 from eval.heat import areas_of, lead_places, look_for_labels, overlay, share_of
 from eval.likelihood import YesNo, ask_yes_no
 from eval.occlusion import empty_paper, occlude
-from eval.pages import page_of
-from eval.predict import PredictConfig, Predictor
+from eval.pages import BLANK, SHUFFLED, check_page_kind, own_chance, page_of
+from eval.predict import PredictConfig, Predictor, read_predictions, take_up
 from eval.references import reference
 from eval.suites import SUITES
 from minimllama.console import Progress
-from train.ecg import LEADS, EcgRecord, LabelSet
+from train.ecg import LEADS, EcgRecord, LabelSet, Page, PaperStyle, distort
 from train.ecg.page import Box
+
+CASES = "cases.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +48,7 @@ class ExplainConfig:
         split: "train", "validate" or "test".
         n, seed: of the simulated suite; its own if None.
         page: of STYLES; fitted to the model's tiles if empty.
+        distort: what happens to the pages, a preset ("clean", "scan", "phone", "paper") or one of DISTORTIONS.
         labels: codes of the suite's labels.
         ids: of records; all of the split if none are named.
         pictures: how many records get pictures, from the first on; the others' `heat` is null.
@@ -60,6 +66,7 @@ class ExplainConfig:
     n: int | None = None
     seed: int | None = None
     page: str = ""
+    distort: str = "clean"
     labels: tuple[str, ...]
     ids: tuple[str, ...] = ()
     pictures: int = 20
@@ -75,6 +82,9 @@ class ExplainConfig:
             raise ValueError(f"suite={self.suite!r} shows pictures, in which the places of the leads are not known")
         if not self.labels or len(set(self.labels)) < len(self.labels):
             raise ValueError(f"labels={self.labels} must name at least one code, and none twice")
+        check_page_kind(self.distort)
+        if self.distort in (SHUFFLED, BLANK):
+            raise ValueError(f"distort={self.distort!r}: there the leads are not where their names are")
         if self.pictures < 0:
             raise ValueError(f"pictures={self.pictures} must not be negative")
         self.label_set()
@@ -92,10 +102,43 @@ class ExplainConfig:
 
     def predictor(self) -> Predictor:
         """Load the model with all it needs to answer."""
-        shared = {k: getattr(self, k) for k in ("model", "adapter", "suite", "root", "split", "n", "seed", "page")}
+        shared = {
+            k: getattr(self, k) for k in ("model", "adapter", "suite", "root", "split", "n", "seed", "page", "distort")
+        }
         return Predictor.load(
             PredictConfig(**shared, texts=(), dtype=self.dtype, device=self.device, semantics=self.semantics)
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """The page of a record as the model sees it.
+
+    Attributes:
+        page: maybe distorted.
+        places: boxes of its leads; of a distorted page, upright ones around where the leads have gone.
+        paper: the same page without ink, under the same distortion; None if it cannot be drawn.
+    """
+
+    page: Page
+    places: dict[str, list[Box]]
+    paper: Image.Image | None
+
+
+def show_page(record: EcgRecord, style: PaperStyle, kind: str) -> Shown:
+    """Draw a record's page, and its paper; what happens to the one happens to the other and to every lead's boxes."""
+    clean, paper = page_of(record, style), empty_paper(record, style)
+    boxes = {(lead, n): box for lead, own in lead_places(clean, record).items() for n, box in enumerate(own)}
+
+    def moved(image: Image.Image) -> Page:
+        named = {f"{lead} {n}": box for (lead, n), box in boxes.items()}
+        return distort(replace(clean, image=image, lead_boxes=named), own_chance(record, kind), kind)
+
+    page, places = moved(clean.image), {}
+    for lead, n in boxes:
+        if (box := page.lead_boxes.get(f"{lead} {n}")) is not None:
+            places.setdefault(lead, []).append(box)
+    return Shown(page=page, places=places, paper=None if paper is None else moved(paper).image)
 
 
 def _values(heat: np.ndarray, boxes: Sequence[Box], occlusion: float) -> dict[str, float]:
@@ -116,14 +159,14 @@ def explain_record(
         record: to draw.
         out: folder for pictures; None for none.
     """
-    page = page_of(record, predictor.style)
-    places = lead_places(page, record)
+    shown = show_page(record, predictor.style, predictor.config.distort)
+    page, places = shown.page, shown.places
     areas = areas_of(places)
     model, transform, device = predictor.model, predictor.transform, predictor.config.device
     looked = look_for_labels(model, transform, questions, page.image, device)
-    paper, pen = empty_paper(record, predictor.style), page.style.trace_mm * page.px_per_mm / 2
+    pen = page.style.trace_mm * page.px_per_mm / 2
     whole = {"everything": [(0.0, 0.0, float(page.image.width), float(page.image.height))]}
-    given = {"paper": paper, "margin": pen, "device": device}
+    given = {"paper": shown.paper, "margin": pen, "device": device}
     moved = occlude(model, transform, questions, page.image, areas | whole, **given)
     truth = reference(record, predictor.suite)["truth"]
     labels = None if truth["labels"] is None else {*truth["labels"], *(truth["superclass"] or ())}
@@ -190,37 +233,54 @@ def explained_text(folder: Path) -> str:
     )
 
 
+def _cases(config: ExplainConfig, records: Sequence[EcgRecord], predictor: Predictor) -> list[dict[str, Any]]:
+    """The cases of all records, those that a killed run has left in cases.jsonl among them."""
+    path, pictured = config.out / CASES, {record.record_id for record in records[: config.pictures]}
+    settings = {name: value for name, value in _settings(config).items() if name not in ("out", "device")}
+    done = take_up(path, json.loads(json.dumps(settings)))
+    questions = ask_yes_no(config.label_set(), predictor.tokenizer)
+    progress, count = Progress(), len(done)
+    with path.open("a") as file:
+        for record in (record for record in records if record.record_id not in done):
+            folder = config.out if record.record_id in pictured else None
+            cases = explain_record(predictor, questions, config.labels, record, folder)
+            file.write(json.dumps({"id": record.record_id, "cases": cases}) + "\n")
+            file.flush()
+            count += 1
+            progress.show(f"explained {count}/{len(records)}", last=count == len(records))
+    return [case for line in read_predictions(path) for case in line["cases"]]
+
+
+def _settings(config: ExplainConfig) -> dict[str, Any]:
+    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
+
+
 def run_explain(config: ExplainConfig) -> Path:
-    """Explain labels of records.
+    """Explain labels of records; what a killed run has done is not done again.
 
     Returns:
         The folder.
 
     Raises:
-        FileExistsError: if the folder is there already.
+        FileExistsError: if the folder is there already and has something else, or was made with other settings.
         ValueError: if a record is not there.
     """
-    if config.out.exists():
-        raise FileExistsError(f"{config.out} exists")
+    if config.out.exists() and not (config.out / CASES).is_file():
+        raise FileExistsError(f"{config.out} exists, without {CASES}; choose another folder")
     records = list(_records(config))
     predictor = config.predictor()
-    questions = ask_yes_no(config.label_set(), predictor.tokenizer)
-    config.out.mkdir(parents=True)
-    progress, cases = Progress(), []
-    for count, record in enumerate(records, 1):
-        folder = config.out if count <= config.pictures else None
-        cases += explain_record(predictor, questions, config.labels, record, folder)
-        progress.show(f"explained {count}/{len(records)}", last=count == len(records))
+    cases = _cases(config, records, predictor)
     layers = predictor.model.config.text.cross_layers
     gates = [float(predictor.model.text.layers[i].attention_gate.detach().tanh()) for i in layers]  # type: ignore[union-attr]
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
     result = {
-        "settings": settings,
+        "settings": _settings(config),
         "synthetic": SUITES[config.suite].synthetic,
         "gates": dict(zip(map(str, layers), gates, strict=True)),
         "agreement": {"all": agreement(cases), "present": agreement([case for case in cases if case["truth"]])},
         "between_labels": between_labels(cases),
         "cases": cases,
     }
-    (config.out / "explain.json").write_text(json.dumps(result, indent=1) + "\n")
+    partial = config.out / "explain.json.partial"
+    partial.write_text(json.dumps(result, indent=1) + "\n")
+    os.replace(partial, config.out / "explain.json")
     return config.out

@@ -27,6 +27,11 @@ def check_page_kind(kind: str) -> None:
         raise ValueError(f"distort={kind!r} is not one of {', '.join(PAGE_KINDS)}")
 
 
+def own_chance(record: EcgRecord, kind: str) -> np.random.Generator:
+    """What decides how this record's page becomes one of this kind; each call starts anew."""
+    return np.random.default_rng([zlib.crc32(record.record_id.encode()), PAGE_KINDS.index(kind)])
+
+
 def page_of(record: EcgRecord, style: PaperStyle, kind: str = "clean") -> Page:
     """Draw the page of a record.
 
@@ -36,13 +41,13 @@ def page_of(record: EcgRecord, style: PaperStyle, kind: str = "clean") -> Page:
         kind: of PAGE_KINDS. "shuffled_leads" gives every lead the trace of another one and keeps the names where they
             were; "blank_page" is paper without a trace, with everything else that the style prints.
     """
-    own = zlib.crc32(record.record_id.encode())
-    rng = np.random.default_rng([own, PAGE_KINDS.index(kind)])
+    rng = own_chance(record, kind)
     if kind == SHUFFLED:
         record = replace(record, signal=record.signal[_derangement(len(record.signal), rng)])
     if kind == BLANK:
         record = replace(record, signal=np.full_like(record.signal, np.nan))
-    page = draw_page(record, style, np.random.default_rng(own))  # the same paper, whatever happens to it
+    paper = np.random.default_rng(zlib.crc32(record.record_id.encode()))  # the same one, whatever happens to it
+    page = draw_page(record, style, paper)
     return page if kind in (SHUFFLED, BLANK) else distort(page, rng, kind)
 
 

@@ -188,8 +188,8 @@ def read_predictions(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _done(path: Path, settings: dict[str, Any]) -> set[str]:
-    """Ids already predicted; a last line that was cut off by a kill is dropped.
+def take_up(path: Path, settings: dict[str, Any]) -> set[str]:
+    """Ids that a file of lines has already; a last line that was cut off by a kill is dropped.
 
     Raises:
         FileExistsError: if the file was made with other settings.
@@ -224,7 +224,7 @@ def run_predict(config: PredictConfig) -> Path:
         say(f"suite {suite.name}: {note}")
     part, parts = parse_shard(config.shard)
     out, n_own = shard_path(config.out, part, parts), len(range(part, len(source), parts))
-    done = _done(out, json.loads(json.dumps(settings)))
+    done = take_up(out, json.loads(json.dumps(settings)))
     predictor = Predictor.load(config)
     progress, count = Progress(), len(done)
     with out.open("a") as file:

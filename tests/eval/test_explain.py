@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from eval.__main__ import main
-from eval.explain import ExplainConfig, explained_text
+from eval.explain import ExplainConfig, explained_text, show_page
+from eval.pages import page_of
 from eval.predict import read_predictions
-from train.ecg import LEADS
+from train.ecg import LEADS, STYLES, simulate_ecg
 
 IDS = ("sim-5-test-000006", "sim-5-test-000002")
 LABELS = ("CLBBB", "LAO/LAE", "MI")
@@ -89,8 +90,36 @@ def test_the_table_has_a_row_for_every_label(explained: Path) -> None:
 def test_records_beyond_the_number_of_pictures_get_none(checkpoint: Path, tmp_path: Path) -> None:
     chosen = ["--model", str(checkpoint), "--n", "1", "--seed", "5", "--labels", "MI"]
     assert main(["explain", *chosen, "--pictures", "0", "--out", str(tmp_path / "a")]) == 0
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["explain.json"]
+    assert not list((tmp_path / "a").glob("*.png"))
     assert json.loads((tmp_path / "a" / "explain.json").read_text())["cases"][0]["heat"] is None
+
+
+def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(checkpoint: Path, adapter: Path, explained: Path) -> None:
+    cases, whole = explained / "cases.jsonl", (explained / "explain.json").read_text()
+    first, last = cases.read_text().splitlines(keepends=True)
+    cases.write_text(first.replace("CLBBB", "KEPT") + last[: len(last) // 2])  # the second line is cut off by a kill
+    chosen = ["--labels", *LABELS, "--ids", *IDS, "--n", "7", "--seed", "5", "--out", str(explained)]
+    assert main(["explain", "--model", str(checkpoint), "--adapter", str(adapter), *chosen]) == 0
+    assert "KEPT" in cases.read_text()  # the first record was not explained again
+    cases.write_text(first + cases.read_text().splitlines(keepends=True)[1])
+    assert main(["explain", "--model", str(checkpoint), "--adapter", str(adapter), *chosen]) == 0
+    assert (explained / "explain.json").read_text() == whole
+
+
+def test_boxes_and_paper_move_as_the_page_does() -> None:
+    record = simulate_ecg(rng=np.random.default_rng(4), record_id="moved")
+    clean, turned = (show_page(record, STYLES["nano"], kind) for kind in ("clean", "tilt"))
+    assert clean.page.image.tobytes() == page_of(record, STYLES["nano"]).image.tobytes()
+    assert turned.page.image.tobytes() == page_of(record, STYLES["nano"], "tilt").image.tobytes()
+    assert {lead: len(boxes) for lead, boxes in turned.places.items()} == {k: len(v) for k, v in clean.places.items()}
+    assert turned.places != clean.places
+    assert turned.paper is not None
+    outside = np.ones((256, 512), bool)
+    for x0, y0, x1, y1 in (box for boxes in turned.places.values() for box in boxes):
+        outside[max(int(y0) - 3, 0) : int(y1) + 4, max(int(x0) - 3, 0) : int(x1) + 4] = False
+    differs = (np.asarray(turned.page.image) != np.asarray(turned.paper)).any(2)
+    assert differs.sum() > 500  # the traces
+    assert not differs[outside].any()  # which all lie in the boxes
 
 
 # refusal
@@ -103,6 +132,8 @@ def test_records_beyond_the_number_of_pictures_get_none(checkpoint: Path, tmp_pa
         ({"labels": ("MI",), "suite": "ptb-test"}, "suite='ptb-test' shows pictures"),
         ({"labels": ()}, "must name at least one code"),
         ({"labels": ("MI", "MI")}, "none twice"),
+        ({"labels": ("MI",), "distort": "shuffled_leads"}, "there the leads are not where their names are"),
+        ({"labels": ("MI",), "distort": "rain"}, "distort='rain' is not one of"),
         ({"labels": ("MI",), "pictures": -1}, "pictures=-1 must not be negative"),
         ({"labels": ("MI", "FLU")}, "labels: FLU not in NORM, MI,"),
     ],
@@ -119,5 +150,8 @@ def test_a_record_that_is_not_there_and_a_folder_that_is_are_refused(
     assert main(["explain", *chosen, "--out", str(tmp_path / "b")]) == 2
     assert "error: ids: nobody not among the 2 records of test" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
+    chosen = chosen[:-2]
     assert main(["explain", *chosen, "--out", str(explained)]) == 2
-    assert "exists" in capsys.readouterr().err
+    assert "cases.jsonl was made with other settings" in capsys.readouterr().err
+    assert main(["explain", *chosen, "--out", str(tmp_path)]) == 2
+    assert "exists, without cases.jsonl" in capsys.readouterr().err
