@@ -1,13 +1,16 @@
 """Checkpoints are whole or absent, whatever moment a run is killed at; `latest` always names a good one."""
 
 import os
+import random
 import shutil
 import signal
+import struct
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lora import TuneConfig, apply_tuning, load_adapter
 from minimllama import MiniMllama
@@ -137,37 +140,59 @@ def test_one_left_from_a_later_step_never_costs_the_one_just_saved(tmp_path: Pat
     assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
 
 
-def _save_until_killed(folder: Path, first: int) -> None:
-    """In a child process: save step after step, as fast as it goes."""
-    model, optimizer = trained(0)
+def _save_until_killed(
+    folder: Path, first: int, made: tuple[MiniMllama, MasterAdamW], pipe: int, *, background: bool
+) -> None:
+    """In a child process: save step after step, as fast as it goes; how long the first took goes into the pipe."""
+    model, optimizer = made
     for step in range(first, first + 10_000):
-        save(folder, model, optimizer, step)
+        began = time.monotonic()
+        progress = Progress(step=step, position=4 * step)
+        begin_checkpoint(folder, model, optimizer, progress, RECIPE, "lora", 2, background=background).finish()
+        if step == first:
+            os.write(pipe, struct.pack("d", time.monotonic() - began))
+
+
+def _kill_after_one(folder: Path, first: int, made: tuple[MiniMllama, MasterAdamW], share: float, **how: bool) -> None:
+    """Let a process save once, and kill it after that share of the time that it took."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            _save_until_killed(folder, first, made, writing, **how)
+        finally:
+            os._exit(1)
+    os.close(writing)  # a child that fails closes the other end, and nothing is read
+    with open(reading, "rb") as pipe:
+        took = pipe.read(8)
+    if took:
+        time.sleep(share * struct.unpack("d", took)[0])
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status), "it failed before it was killed"
 
 
 def test_a_kill_at_any_moment_leaves_the_last_good_one(tmp_path: Path) -> None:
-    """Real processes, killed some milliseconds after they have saved twice."""
-    reached = 0
-    for milliseconds in range(0, 100, 5):  # a save takes some 60 ms
-        child = os.fork()
-        if child == 0:
-            try:
-                _save_until_killed(tmp_path, reached + 1)
-            finally:
-                os._exit(1)
-        ends = time.monotonic() + 60
-        while not (tmp_path / f"checkpoint-{reached + 2}").exists() and time.monotonic() < ends:
-            time.sleep(0.001)
-        time.sleep(milliseconds / 1000)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+    """Real processes, killed at 20 random moments of their second and third save; every other saves in background."""
+    seed, reached, half_written = 4, 0, 0
+    rng = random.Random(seed)
+    made, (_, fresh) = trained(0), trained(0)
+    for number in range(20):
+        share, background = rng.uniform(0, 2), bool(number % 2)
+        what = f"kill {number} of seed {seed}, after {share:.3f} saves, {background=}"
+        _kill_after_one(tmp_path, reached + 1, made, share, background=background)
+        half_written += any(path.name.endswith(".partial") for path in tmp_path.iterdir())
         latest = latest_checkpoint(tmp_path)
-        assert latest is not None
-        progress = load_checkpoint(latest, trained(0)[1], RECIPE)
-        assert progress.position == 4 * progress.step
-        assert latest.name == f"checkpoint-{progress.step}"
-        assert progress.step > reached
-        load_adapter(tiny_model(), latest / "adapter")
+        assert latest is not None, what
+        progress = load_checkpoint(latest, fresh, RECIPE)
+        assert progress.position == 4 * progress.step, what
+        assert latest.name == f"checkpoint-{progress.step}", what
+        assert progress.step > reached, what
+        assert differences(fresh.tensors(), made[1].tensors()) == [], what
+        adapters = load_file(latest / "adapter" / "adapter_model.safetensors")
+        assert len(adapters) == len(made[1].masters), what
         reached = progress.step
+    assert half_written > 0, f"no kill of seed {seed} was in the middle of a save"
 
 
 # refusal
