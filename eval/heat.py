@@ -42,7 +42,7 @@ def lead_places(page: Page, record: EcgRecord) -> dict[str, list[Box]]:
     rhythm = style.rhythm if style.rhythm in recorded or not recorded else recorded[0]
     rows = rows_of(style.layout, style.order, rhythm)
     standing = [(i, k, lead) for i, row in enumerate(rows) for k, lead in enumerate(row)]
-    pitch = (style.height - (16.0 * style.px_per_mm if style.header else 0.0)) / len(rows)
+    pitch = (style.height - sum(style.printed_px)) / len(rows)
     full = style.seconds * style.px_per_second
     for lead, (found, *_) in places.items():
         own = sorted((len(rows[i]), i, k) for i, k, name in standing if name == lead)

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from train.ecg import DISTORTIONS, PRESETS, STYLES, Page, distort, draw_page, simulate_ecg
+from train.ecg.carts import CARTS
 from train.ecg.paper_style import LAYOUTS, PALETTES, PaperStyle
 
 CELL, CAPTION = 380, 22  # pixels of a page and of the line above it
@@ -30,7 +31,7 @@ def sheet(pages: Sequence[tuple[str, Page]], columns: int) -> Image.Image:
 
 
 def layouts() -> list[tuple[str, Page]]:
-    """Every layout, the palettes in turn; then Cabrera's order, 50 mm/s, 5 and 20 mm/mV, a short record, few leads."""
+    """Every layout, the palettes in turn; Cabrera's order, 50 mm/s, 5 and 20 mm/mV, gaps, few leads; looks of carts."""
     record = simulate_ecg(["AFIB", "CRBBB"], np.random.default_rng(1))
     rng, look = np.random.default_rng(SEED), STYLES["varied"]
     drawn: list[tuple[str, Page]] = []
@@ -53,6 +54,7 @@ def layouts() -> list[tuple[str, Page]]:
     few[[0, 1, 7]] = record.signal[[0, 1, 7]]
     three = replace(record, signal=few)
     drawn.append(("three leads, 'recorded'", draw_page(three, replace(look, layout="recorded", palette="pink"), rng)))
+    drawn += [(f"like {name}", draw_page(record, STYLES[name], rng)) for name in CARTS]
     return drawn
 
 

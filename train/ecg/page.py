@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from train.ecg.carts import HEADERS, draw_date
 from train.ecg.ink import Ink, compose
 from train.ecg.paper_style import LAYOUTS, PALETTES, STYLES, PaperStyle, Rows, resolve_style, rows_of
 from train.ecg.record import EcgRecord
@@ -83,11 +84,12 @@ def draw_page(
     content = style.seconds * style.px_per_second
     spare = style.width - content - style.pulse_mm * style.px_per_mm
     left = spare / 2 + style.pulse_mm * style.px_per_mm + shift[0]
-    top = 8.0 * style.px_per_mm if style.header else 0.0  # paper that header and footer take
-    name_mm = min(12.0, 0.4 * (style.height - 2 * top) / style.px_per_mm / len(rows))  # names above the baseline
+    top = style.printed_px[0]
+    room = style.height - sum(style.printed_px)  # for the traces
+    name_mm = min(12.0, 0.4 * room / style.px_per_mm / len(rows))  # from the baseline to the leads' names
     boxes: dict[str, Box] = {}
     for i, leads in enumerate(rows):
-        baseline = top + (style.height - 2 * top) * (i + 0.5) / len(rows) + shift[1]
+        baseline = top + room * (i + 0.5) / len(rows) + shift[1]
         if style.pulse:
             _draw_pulse(ink, left, baseline)
         for lead, box in _draw_row(ink, signal, record.hz, leads, (left, baseline), name_mm).items():
@@ -127,7 +129,8 @@ def _draw_row(
         boxes[lead] = (x0, float(top), x0 + seconds * style.px_per_second, float(bottom))
         gap = style.px_per_mm if style.separators else 0.0
         if style.names:
-            ink.text("-aVR" if turned else lead, x0 + gap, baseline - name_mm * style.px_per_mm, 3.2)
+            away = -name_mm if style.label_at == "above" else name_mm - style.label_mm
+            ink.text("-aVR" if turned else lead, x0 + gap, baseline + away * style.px_per_mm, style.label_mm)
         if style.separators and k:
             ink.stroke(x0, baseline - 9 * style.px_per_mm, baseline - 6 * style.px_per_mm)
             ink.stroke(x0, baseline + 6 * style.px_per_mm, baseline + 9 * style.px_per_mm)
@@ -144,15 +147,13 @@ def _draw_pulse(ink: Ink, left: float, baseline: float) -> None:
     ink.spans(columns, y, y, np.ones(len(columns), bool))
 
 
-_MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
-
-
 def _print_header(ink: Ink, rng: np.random.Generator) -> None:
     """A made-up date and time at the top; speed and gain, which are true, at the bottom."""
     style, mm = ink.style, ink.style.px_per_mm
-    day, month, year = rng.integers(1, 29), rng.integers(12), rng.integers(1998, 2026)
-    clock = f"{rng.integers(24):02d}:{rng.integers(60):02d}:{rng.integers(60):02d}"
-    ink.text(f"{day:02d}-{_MONTHS[month]}-{year}  {clock}", 6 * mm, 3 * mm, 3.0)
-    ink.text("RESTING ECG", style.width - 40 * mm, 3 * mm, 3.0)
-    footer = f"{style.mm_per_second:g} mm/s   {style.mm_per_mv:g} mm/mV"
-    ink.text(footer, 6 * mm, style.height - 6 * mm, 3.0)
+    form = HEADERS[style.header_form]
+    date = form.date.format(**draw_date(rng))
+    for x, y, text in form.lines:
+        ink.text(text.format(date=date), x * mm if x >= 0 else style.width + x * mm, y * mm, 3.0)
+    for x, text in form.footer:
+        said = text.format(speed=style.mm_per_second, gain=style.mm_per_mv)
+        ink.text(said, x * mm if x >= 0 else style.width + x * mm, style.height - 6 * mm, 3.0)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from train.ecg.carts import BOTTOM_MM, CART_PALETTES, CARTS, HEADERS, Colour
 from train.ecg.signal import LEADS
 
-Colour = tuple[int, int, int]
 BLACK: Colour = (20, 20, 20)
 # name: (paper, minor lines, major lines, trace)
 PALETTES: dict[str, tuple[Colour, Colour, Colour, Colour]] = {
@@ -25,6 +25,8 @@ PALETTES: dict[str, tuple[Colour, Colour, Colour, Colour]] = {
     "orange": ((255, 252, 245), (255, 226, 196), (244, 170, 110), BLACK),
     "monochrome": ((255, 255, 255), (206, 206, 206), (128, 128, 128), (0, 0, 0)),
 }
+RANDOM_PALETTES = tuple(PALETTES)  # from which "random" draws; the carts' own come with their labels and headers
+PALETTES |= CART_PALETTES
 
 Rows = tuple[tuple[str, ...], ...]
 CABRERA = ("aVL", "I", "aVR", "II", "aVF", "III")  # aVR is drawn upside down, as -aVR
@@ -76,6 +78,9 @@ class PaperStyle:
         header: print date, time, speed and gain as carts do. Never a name, a number of a patient, a measurement
             or a finding: they would answer the questions.
         separators: draw short strokes where one lead ends and the next begins.
+        header_form: of HEADERS, how the header is arranged.
+        label_mm, label_at: size of the leads' names, and whether they stand "above" or "below" the trace.
+        cart: of CARTS, or "random": a cart's palette, labels, separators and header, which are then left out here.
     """
 
     width: int = 1120
@@ -96,6 +101,10 @@ class PaperStyle:
     rhythm: str = "II"
     header: bool = False
     separators: bool = False
+    header_form: str = "plain"
+    label_mm: float = 3.2
+    label_at: str = "above"
+    cart: str = ""
 
     def __post_init__(self) -> None:
         for name, accepted in (
@@ -103,14 +112,30 @@ class PaperStyle:
             ("palette", (*PALETTES, "random")),
             ("order", tuple(ORDERS)),
             ("rhythm", LEADS),
+            ("header_form", tuple(HEADERS)),
+            ("label_at", ("above", "below")),
+            ("cart", ("", *CARTS, "random")),
         ):
             if getattr(self, name) not in accepted:
                 raise ValueError(f"page.{name}={getattr(self, name)!r} is not one of {', '.join(accepted)}")
-        if min(self.px_per_mm, self.seconds, self.mm_per_second, self.mm_per_mv, self.trace_mm) <= 0:
-            raise ValueError("page: px_per_mm, seconds, mm_per_second, mm_per_mv and trace_mm must be positive")
+        lengths = ("px_per_mm", "seconds", "mm_per_second", "mm_per_mv", "trace_mm", "label_mm")
+        if min(getattr(self, name) for name in lengths) <= 0:
+            raise ValueError(f"page: {', '.join(lengths)} must be positive")
+        if self.header_form != "plain" and not self.header:
+            raise ValueError(f"page.header_form={self.header_form!r} does nothing without page.header")
+        if self.cart:
+            self._check_cart()
         needed = self.seconds * self.px_per_second + self.pulse_mm * self.px_per_mm
         if self.width < needed:
             raise ValueError(f"page.width={self.width} px is too narrow for {self.seconds} s: at least {needed:.0f} px")
+
+    def _check_cart(self) -> None:
+        """What a cart decides must not be said as well."""
+        decided = CARTS.get(self.cart, {})
+        for name in next(iter(CARTS.values())):
+            value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+            if value not in (default, decided.get(name, default)):
+                raise ValueError(f"page.cart={self.cart!r} decides {name}; leave {name}={value!r} out")
 
     @property
     def px_per_second(self) -> float:
@@ -128,9 +153,16 @@ class PaperStyle:
         return 5.0 if self.pulse else 0.0
 
     @property
+    def printed_px(self) -> tuple[float, float]:
+        """Paper at the top and at the bottom that header and footer take from the traces."""
+        if not self.header:
+            return 0.0, 0.0
+        return HEADERS[self.header_form].top_mm * self.px_per_mm, BOTTOM_MM * self.px_per_mm
+
+    @property
     def needs_generator(self) -> bool:
         """Whether anything is left to chance."""
-        return "random" in (self.palette, self.layout) or self.jitter_mm > 0 or self.header
+        return "random" in (self.palette, self.layout) or self.jitter_mm > 0 or self.header or bool(self.cart)
 
 
 # Sized so that Llama's image transform uses the tiles fully and does not rescale (docs/data.md, page sizes).
@@ -147,7 +179,16 @@ STYLES: dict[str, PaperStyle] = {
     ),
 }
 
-_LATER = {"order", "rhythm", "header", "separators"}  # fields that did not exist when the first pages were kept
+# a cart's look in the sizes of square and square448; "carts" draws one of them, and a layout, for each page
+STYLES |= {name: replace(STYLES["square"], cart=name) for name in CARTS}
+STYLES |= {f"{name}448": replace(STYLES["square448"], cart=name) for name in CARTS}
+STYLES |= {
+    name: replace(STYLES[size], cart="random", layout="random", jitter_mm=1.5)
+    for name, size in (("carts", "square"), ("carts448", "square448"))
+}
+
+# fields that did not exist when the first pages were kept
+_LATER = {"order", "rhythm", "header", "separators", "header_form", "label_mm", "label_at", "cart"}
 
 
 def describe_style(style: PaperStyle) -> dict[str, Any]:
@@ -160,15 +201,17 @@ def describe_style(style: PaperStyle) -> dict[str, Any]:
 
 
 def resolve_style(style: PaperStyle, rng: np.random.Generator | None) -> PaperStyle:
-    """Draw palette and layout if the style leaves them to chance.
+    """Draw cart, palette and layout if the style leaves them to chance, and take over what a cart decides.
 
     Raises:
         ValueError: if it leaves something to chance and there is no generator.
     """
     drawn: dict[str, Any] = {}
-    for name, table in (("palette", list(PALETTES)), ("layout", [name for name in LAYOUTS if name != "strip"])):
+    layouts = [name for name in LAYOUTS if name != "strip"]
+    for name, table in (("cart", list(CARTS)), ("palette", list(RANDOM_PALETTES)), ("layout", layouts)):
         if getattr(style, name) == "random":
             if rng is None:
                 raise ValueError(f"{name}='random' needs a generator")
             drawn[name] = str(rng.choice(table))
+    drawn |= CARTS.get(drawn.get("cart", style.cart), {})
     return replace(style, **drawn) if drawn else style
