@@ -165,8 +165,8 @@ def _report_labels(part: Part, labels: Counter[str], heights: list[float], n: in
             findings.say("note", f"{part.name}: {count:,} records left out: {why}")
         if index.unmapped:
             most = ", ".join(f"{label!r} {count:,}" for label, count in list(index.unmapped.items())[:8])
-            total = sum(index.unmapped.values())
-            findings.say("note", f"{part.name}: {len(index.unmapped):,} labels are not mapped, {total:,} times: {most}")
+            n, times = index.n_unmapped
+            findings.say("note", f"{part.name}: {n:,} labels are not mapped, {times:,} times: {most}")
     if heights:
         median = float(np.median(heights))
         if not PLAUSIBLE_R_MV[0] <= median <= PLAUSIBLE_R_MV[1]:

@@ -14,7 +14,7 @@ from minimllama.chat import NO_LABEL
 from tests.tools.ecg_sets import ptbxl_row, write_ptbxl
 from tests.tools.tiny import IMAGE, TINY
 from train.config import DataConfig, RunConfig, from_dict, load_recipe, parse, to_toml
-from train.dataset import EcgDataset, collate, encode_example
+from train.dataset import EcgDataset, collate, encode_example, open_component
 from train.ecg import STYLES, Page, distort
 from train.ecg.distort import distort_picture
 from train.ecg.sources import Conversation, Dialog
@@ -100,6 +100,15 @@ def test_options_reach_the_source(tokenizer: Tokenizer, tmp_path: Path) -> None:
     record, _ = dataset(tokenizer, made).draw(Item(0, 0, (1, 0, 0)))
     assert isinstance(record.patient_id, str)
     assert record.record_id == "00001_lr"
+
+
+def test_the_terminal_says_how_far_an_index_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_ptbxl(tmp_path, [ptbxl_row(1, 1), ptbxl_row(2, 9)])
+    made = ComponentConfig(source="ptbxl", root=str(tmp_path), tasks=("superclass",))
+    open_component(made, "train")
+    assert capsys.readouterr().err == f"index of {tmp_path / 'ptbxl_database.csv'}: 2 of 2\n"
+    open_component(made, "validate")
+    assert capsys.readouterr().err == ""  # it is there
 
 
 def test_a_cache_of_other_options_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ IRBBB: 713426002
 LAFB: 445118002
 LPFB: 445211001
 IVCD: 698252002
-WPW: 74390002; 195060002
+WPW: 74390002
 LPR: 164947007
 LNGQT: 111975006
 LVH: 164873001
@@ -71,7 +71,8 @@ STE_: 164931005
 -: 39732003; 47665007; 251200008; 365413008; 251198002; 251199005; 61721007; 164937009
 """)
 # not mapped on purpose: bradycardia (of which rhythm?), bundle branch block (which?), infarction and ischaemia without
-# a place, "ST changes", hypertrophy without a side, AV block without a degree, high voltage (VCLVH or HVOLT?)
+# a place, "ST changes", hypertrophy without a side, AV block without a degree, high voltage (VCLVH or HVOLT?),
+# pre-excitation (Wolff-Parkinson-White's or another?)
 
 CPSC_OF_SNOMED = _table("""
 NORM: 426783006
@@ -113,7 +114,7 @@ IRBBB: incomplete right bundle branch block; incomplete rbbb
 LAFB: left anterior fascicular block
 LPFB: left posterior fascicular block
 IVCD: iv conduction defect; intraventricular conduction delay; nonspecific intraventricular conduction delay; ivcd
-WPW: wolff-parkinson-white; ventricular preexcitation, wpw; ventricular preexcitation
+WPW: wolff-parkinson-white; ventricular preexcitation, wpw
 LNGQT: prolonged qt interval; prolonged qt
 LVH: left ventricular hypertrophy; lvh
 RVH: right ventricular hypertrophy; rvh

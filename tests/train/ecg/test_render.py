@@ -1,6 +1,9 @@
 """Rendered sets: read back as conversations, redrawn from a manifest line, shared out, gone on after a stop."""
 
 import json
+import re
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.tools.ecg_sets import ptbxl_row, write_ptbxl
-from train.ecg import STYLES, draw_page, open_source
+from train.ecg import DISTORTIONS, PRESETS, STYLES, draw_page, open_source
 from train.ecg.__main__ import choose_part, main, parse_options
+from train.ecg.paper_style import LAYOUTS
 from train.ecg.render import Rendering, redraw, render, render_shard, shard_name
 
 SIX = Rendering(
@@ -73,6 +77,44 @@ def test_a_manifest_line_is_enough_to_draw_the_picture_again(tmp_path: Path) -> 
     assert any(line["distortions"] for line in lines)
 
 
+def redrawn(out: Path, rendering: Rendering) -> list[dict]:
+    """Render, read the pictures back, draw each again from its manifest line; returns the lines."""
+    run(rendering, out)
+    source = open_source("conversations", out, "test")
+    text = (out / f"{shard_name(rendering, 0)}.manifest.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    for line in lines:
+        assert redraw(line).tobytes() == source[line["index"]].image.tobytes()
+    return lines
+
+
+ONE = replace(SIX, options={"n": 1, "seed": 4}, shards=1)
+
+
+@pytest.mark.parametrize("preset", [*PRESETS, *DISTORTIONS])
+def test_every_kind_of_distortion_is_redrawn_bit_for_bit(tmp_path: Path, preset: str) -> None:
+    (line,) = redrawn(tmp_path, replace(ONE, style="nano", distort=preset, seed=5))
+    assert line["distort"] == preset
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, "recorded"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_layout_is_redrawn_bit_for_bit_under_every_preset(
+    tmp_path: Path, layout: str, preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = replace(STYLES["nano"], layout=layout, palette="random", jitter_mm=1.5, header=True, order="cabrera")
+    monkeypatch.setitem(STYLES, "small", small)
+    (line,) = redrawn(tmp_path, replace(ONE, style="small", distort=preset))
+    assert line["drawn"]["layout"] == layout
+    assert line["drawn"]["palette"] != "random"
+
+
+@pytest.mark.parametrize("style", ["square", "tile448", "varied448", "carts448"])
+def test_every_kind_of_style_is_redrawn_bit_for_bit(tmp_path: Path, style: str) -> None:
+    (line,) = redrawn(tmp_path, replace(ONE, style=style, distort="scan"))
+    assert "random" not in (line["drawn"]["layout"], line["drawn"]["palette"], line["drawn"]["cart"])
+
+
 def test_items_have_the_published_layout(folder: Path) -> None:
     items = json.loads((folder / f"{shard_name(SIX, 1)}.json").read_text())
     assert len(items) == 4
@@ -127,6 +169,19 @@ def test_the_command_writes_what_the_function_writes(folder: Path, tmp_path: Pat
     assert "wrote 4 pictures to" in capsys.readouterr().out
     assert main(arguments) == 0
     assert "wrote 2 pictures to" in capsys.readouterr().out
+    assert files_of(tmp_path / "out") == files_of(folder)
+
+
+@pytest.mark.slow
+def test_the_ranks_of_torchrun_share_the_work(folder: Path, tmp_path: Path) -> None:
+    arguments = "render --source simulated --split test --shards 3 --options n=6 seed=4 --style nano --tasks superclass"
+    arguments += " rate --seed 8 --label-set simulated --questions 2 --wording fixed --out"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "train.ecg", *arguments.split(), str(tmp_path / "out")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(re.findall(r"wrote (\d) pictures", done.stdout)) == ["2", "4"]
     assert files_of(tmp_path / "out") == files_of(folder)
 
 

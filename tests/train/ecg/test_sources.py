@@ -1,7 +1,11 @@
 """One contract, run for every row of SOURCES; and what each source promises on its own."""
 
+import csv
 import itertools
+import json
 import pickle
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +20,9 @@ from tests.tools.ecg_sets import (
     write_code15,
     write_mimic,
     write_ptbxl,
+    write_table,
 )
+from tests.train.ecg.sources.test_conversations import ITEMS, write_pictures
 from train.ecg import LEADS, SOURCES, EcgRecord, open_source, write_record
 from train.ecg.record import read_note
 from train.ecg.signal import lead_errors
@@ -114,6 +120,83 @@ def test_a_number_outside_is_an_index_error(opener: Open, index: int) -> None:
 
 def test_the_name_is_that_of_its_row(opener: Open) -> None:
     assert SOURCES[opener("train").name] is type(opener("train"))
+
+
+# the contract of files: indexed with progress, once; damage names record and path
+
+FILES: dict[str, Callable[[dict], str]] = {  # where the signal or picture of a record lies, from its note
+    "wfdb": lambda note: note["header"].replace(".hea", ".dat"),
+    "ptbxl": lambda note: note["files"]["500"] + ".dat",
+    "mimic_iv_ecg": lambda note: note["path"] + ".dat",
+    "code15": lambda note: note["file"],
+    "physionet_challenge": lambda note: note["header"].replace(".hea", ".mat"),
+    "conversations": lambda note: note["image"],
+}
+
+
+@pytest.fixture(params=FILES)
+def copied(
+    request: pytest.FixtureRequest, folder: Path, published: dict[str, Path], tmp_path: Path
+) -> tuple[str, Path]:
+    """The name of a source, and a folder of its own."""
+    name = request.param
+    if name == "conversations":
+        write_pictures(tmp_path)
+        (tmp_path / "train.json").write_text(json.dumps(ITEMS))
+        return name, tmp_path
+    ignored = shutil.ignore_patterns("*.sqlite", "*.lock")
+    return name, shutil.copytree(folder if name == "wfdb" else published[name], tmp_path / name, ignore=ignored)
+
+
+def test_every_source_with_files_is_covered_above() -> None:
+    assert FILES.keys() == SOURCES.keys() - {"simulated"}
+
+
+def test_an_index_is_made_once_and_says_how_far_it_is(copied: tuple[str, Path]) -> None:
+    told: list[tuple[str, int, int | None]] = []
+    for _ in range(2):
+        for split in ("train",) if copied[0] == "conversations" else SPLITS:
+            open_source(*copied, split, progress=lambda *now: told.append(now))
+    said = [what for what, _, _ in told]
+    assert len(said) == len(set(said)) >= 1  # each table and file once, for all splits and openings
+    assert all(str(copied[1]) in what for what in said)
+    assert all(done == total > 0 for _, done, total in told)  # so few records are told at their end only
+
+
+@pytest.mark.parametrize("n_bytes", [None, 10])
+def test_missing_and_damaged_files_name_record_and_path(copied: tuple[str, Path], n_bytes: int | None) -> None:
+    source = open_source(*copied, "train")
+    record, note = source.index.record("train", 0)  # type: ignore[attr-defined]
+    path = copied[1] / FILES[copied[0]](note)
+    content = path.read_bytes()
+    path.unlink()
+    if n_bytes:
+        path.write_bytes(content[:n_bytes])
+    kind = ValueError if n_bytes else FileNotFoundError
+    with pytest.raises(kind, match=f"^record {re.escape(record)}: .*{re.escape(path.stem)}"):
+        source[0]
+    path.write_bytes(content)
+    source[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "column", "message"),
+    [
+        ("ptbxl", "ptbxl_database.csv", "scp_codes", r"ptbxl_database.csv, ecg_id \d+: "),
+        ("ptbxl", "ptbxl_database.csv", "strat_fold", r"ptbxl_database.csv, ecg_id \d+: "),
+        ("code15", "exams.csv", "exam_id", r"exams.csv, exam_id broken: "),
+    ],
+)
+def test_a_damaged_line_of_a_table_names_table_and_record(
+    published: dict[str, Path], tmp_path: Path, name: str, table: str, column: str, message: str
+) -> None:
+    root = shutil.copytree(published[name], tmp_path / name, ignore=shutil.ignore_patterns("*.sqlite"))
+    with (root / table).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[1][column] = "broken"
+    write_table(root / table, list(rows[0]), rows)
+    with pytest.raises(ValueError, match=message):
+        open_source(name, root)
 
 
 # each source

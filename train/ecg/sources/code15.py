@@ -15,7 +15,7 @@ from train.ecg.label_maps import SCP_OF_CODE15
 from train.ecg.labels import LABEL_SETS
 from train.ecg.record import EcgRecord
 from train.ecg.signal import LEADS, check_lead_equations
-from train.ecg.sources.index import IndexWriter, Progress, file_stamp, open_index, split_of_patient
+from train.ecg.sources.index import IndexWriter, Progress, file_stamp, naming, open_index, split_of_patient
 from train.ecg.sources.indexed import IndexedSource, choose, need_root
 
 HZ = 400.0
@@ -69,7 +69,8 @@ class Code15Source(IndexedSource[EcgRecord]):
         def build(writer: IndexWriter) -> None:
             with table.open(newline="", encoding="utf-8") as lines:
                 for row in writer.watch(f"index of {table}", csv.DictReader(lines)):
-                    writer.put(str(int(row["exam_id"])), row)
+                    with naming(f"{table}, exam_id {row.get('exam_id')}"):
+                        writer.put(str(int(row["exam_id"])), row)
             for part in parts:
                 _add_part(writer, part)
             for owner in writer.owners():

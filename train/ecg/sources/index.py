@@ -24,6 +24,7 @@ CREATE INDEX parts_of ON parts (owner);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT);
 """
 _REPORT_EVERY = 2000
+_KEPT_UNMAPPED = 1000
 
 
 def split_of_patient(patient: str) -> str:
@@ -114,7 +115,9 @@ class IndexWriter:
 
     def finish(self) -> None:
         """Write what was counted."""
-        facts = {"counts": self._counts, "left_out": self.left_out, "unmapped": dict(self.unmapped.most_common(1000))}
+        most = dict(self.unmapped.most_common(_KEPT_UNMAPPED))
+        sizes = [len(self.unmapped), self.unmapped.total()]
+        facts = {"counts": self._counts, "left_out": self.left_out, "unmapped": most, "n_unmapped": sizes}
         rows = [(name, json.dumps(value)) for name, value in facts.items()]
         self._connection.executemany("INSERT INTO facts VALUES (?, ?)", rows)
 
@@ -124,7 +127,8 @@ class RecordIndex:
 
     Attributes:
         left_out: records of the data set that are not in the index, by reason.
-        unmapped: labels that could not be mapped, with their number.
+        unmapped: labels that could not be mapped, with their number: the 1000 most frequent ones.
+        n_unmapped: how many there are, and how often they came, all of them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -135,6 +139,7 @@ class RecordIndex:
         self._counts: dict[str, int] = facts["counts"]
         self.left_out: dict[str, int] = facts["left_out"]
         self.unmapped: dict[str, int] = facts["unmapped"]
+        self.n_unmapped: tuple[int, int] = tuple(facts["n_unmapped"])
 
     def _open(self) -> sqlite3.Connection:
         """A connection of this process: SQLite's must not cross a fork."""
@@ -187,7 +192,7 @@ def open_index(
     Raises:
         PermissionError: if it has to be made and the folder cannot be written to; it says what to do.
     """
-    digest = hashlib.sha256(json.dumps([1, description], sort_keys=True).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(json.dumps([2, description], sort_keys=True).encode()).hexdigest()[:12]
     path = folder / f"minimllama-{name}-{digest}.sqlite"
     if path.exists():
         return RecordIndex(path)

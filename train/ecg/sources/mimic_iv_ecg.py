@@ -12,7 +12,7 @@ from typing import Any
 
 from train.ecg.label_maps import map_phrases
 from train.ecg.record import EcgRecord, read_record
-from train.ecg.sources.index import IndexWriter, Progress, file_stamp, open_index, split_of_patient
+from train.ecg.sources.index import IndexWriter, Progress, file_stamp, naming, open_index, split_of_patient
 from train.ecg.sources.indexed import IndexedSource, choose, need_root
 
 NEEDS = ("labels", "measurements", "both", "nothing")
@@ -53,10 +53,12 @@ class MimicIvEcgSource(IndexedSource[EcgRecord]):
         def build(writer: IndexWriter) -> None:
             with tables[1].open(newline="", encoding="utf-8") as lines:
                 for row in writer.watch(f"index of {tables[1]}", csv.DictReader(lines)):
-                    writer.put(row["study_id"], {"phrases": _phrases(row), "measured": _measure(row)})
+                    with naming(f"{tables[1]}, study_id {row.get('study_id')}"):
+                        writer.put(row["study_id"], {"phrases": _phrases(row), "measured": _measure(row)})
             with tables[0].open(newline="", encoding="utf-8") as lines:
                 for row in writer.watch(f"index of {tables[0]}", csv.DictReader(lines)):
-                    _add(writer, row, need)
+                    with naming(f"{tables[0]}, study_id {row.get('study_id')}"):
+                        _add(writer, row, need)
             writer.forget()
 
         description = [need, *(file_stamp(table) for table in tables)]

@@ -13,7 +13,7 @@ from typing import Any
 
 from train.ecg.label_maps import CPSC_OF_SNOMED, SNOMED, map_codes
 from train.ecg.record import EcgRecord, read_record
-from train.ecg.sources.index import IndexWriter, Progress, open_index, split_of_patient
+from train.ecg.sources.index import IndexWriter, Progress, file_stamp, open_index, split_of_patient
 from train.ecg.sources.indexed import IndexedSource, choose, need_root
 
 _TABLES = {"scp": SNOMED, "cpsc": CPSC_OF_SNOMED}
@@ -58,8 +58,9 @@ class PhysioNetChallengeSource(IndexedSource[EcgRecord]):
             for header in writer.watch(f"index of {folder}", headers, len(headers)):
                 self._add(writer, folder, header, need, split_of_all)
 
-        listed = hashlib.sha256("\n".join(headers).encode()).hexdigest()
-        description = [listed, vocabulary, need, split_of_all]
+        # with sizes and times: a header that was rewritten may have other codes
+        listed = "\n".join(f"{header} {file_stamp(folder / header)}" for header in headers)
+        description = [hashlib.sha256(listed.encode()).hexdigest(), vocabulary, need, split_of_all]
         made = open_index(Path(index) if index else folder, self.name, description, build, progress)
         super().__init__(made, folder, split)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from train.ecg.labels import STATEMENTS
 from train.ecg.record import EcgRecord, read_record
-from train.ecg.sources.index import IndexWriter, Progress, file_stamp, open_index
+from train.ecg.sources.index import IndexWriter, Progress, file_stamp, naming, open_index
 from train.ecg.sources.indexed import IndexedSource, choose, need_root
 
 _CHANGELOGS = {"1.0.3": "ptbxl_v103_changelog.txt", "1.0.2": "ptbxl_v102_changelog.txt"}
@@ -62,7 +62,8 @@ class PtbxlSource(IndexedSource[EcgRecord]):
         def build(writer: IndexWriter) -> None:
             with table.open(newline="", encoding="utf-8") as lines:
                 for row in writer.watch(f"index of {table}", csv.DictReader(lines)):
-                    _add(writer, row)
+                    with naming(f"{table}, ecg_id {row.get('ecg_id')}"):
+                        _add(writer, row)
 
         made = open_index(Path(index) if index else folder, self.name, file_stamp(table), build, progress)
         super().__init__(made, folder, split)

@@ -77,6 +77,15 @@ def test_progress_says_how_many_of_how_many(tmp_path: Path) -> None:
     assert told == [("numbers", 2000, 4500), ("numbers", 4000, 4500), ("numbers", 4500, 4500)]
 
 
+def test_of_many_unmapped_labels_the_most_frequent_are_kept_and_all_are_counted(tmp_path: Path) -> None:
+    def build(writer: IndexWriter) -> None:
+        writer.unmapped.update({f"label {i}": i for i in range(1, 1501)})
+
+    index = open_index(tmp_path, "numbers", {}, build)
+    assert (len(index.unmapped), next(iter(index.unmapped.items()))) == (1000, ("label 1500", 1500))
+    assert index.n_unmapped == (1500, 1500 * 1501 // 2)
+
+
 def test_a_split_is_a_function_of_the_patient_alone() -> None:
     found = [split_of_patient(f"set:{i}") for i in range(5000)]
     assert found == [split_of_patient(f"set:{i}") for i in range(5000)]

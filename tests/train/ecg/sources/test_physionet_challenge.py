@@ -7,7 +7,7 @@ import pytest
 
 from tests.tools.ecg_sets import heart, write_challenge
 from train.ecg import LABEL_SETS, open_source
-from train.ecg.label_maps import CPSC_OF_SNOMED, MIMIC_PHRASES, SCP_OF_CODE15, SNOMED
+from train.ecg.label_maps import CPSC_OF_SNOMED, MIMIC_PHRASES, SCP_OF_CODE15, SNOMED, map_codes
 from train.ecg.labels import STATEMENTS
 
 AF_RBBB, AXIS, UNCLEAR = "164889003,59118001", "426177001,39732003", "426783006,6374002"
@@ -89,6 +89,12 @@ def test_every_target_of_a_map_is_a_statement(table: dict[str, tuple[str, ...]])
     assert {code for codes in table.values() for code in codes} <= STATEMENTS.keys()
     assert set(SCP_OF_CODE15.values()) <= STATEMENTS.keys()
     assert tuple(SCP_OF_CODE15) == LABEL_SETS["code15"].codes
+
+
+def test_a_header_that_changed_is_indexed_anew(tmp_path: Path) -> None:
+    for dx in ("164889003", "426177001"):
+        write_challenge(tmp_path / "A0001", 1, dx)
+        assert records(tmp_path)["A0001"].labels == map_codes([dx], SNOMED)[0]
 
 
 # refusal
