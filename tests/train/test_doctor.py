@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from minimllama import Tokenizer
+from minimllama.chat import EncodedDialog
 from tests.tools.ecg_sets import (
     PTBXL_COLUMNS,
     MimicStudy,
@@ -19,10 +22,11 @@ from tests.tools.ecg_sets import (
     write_ptbxl,
     write_table,
 )
+from tests.tools.tiny import BOS, TINY
 from tests.train.conftest import MakeConfig
 from train.__main__ import main
 from train.config import DataConfig, RunConfig, to_toml
-from train.doctor import DoctorConfig, Finding, examine, report
+from train.doctor import DoctorConfig, Finding, _Budget, _Findings, examine, report
 from train.ecg import LABEL_SETS, LEADS, Example
 from train.mixture import ComponentConfig
 from train.record_checks import implausible, misread, signal_hash, tile_cover
@@ -203,6 +207,28 @@ def test_an_answer_that_the_evaluation_would_read_otherwise_is_an_error(
     if found is not None and complaint is not None:
         assert found[0] == "error"
         assert complaint in found[1]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "answers", "complaint"),
+    [
+        ([BOS, 7, 8, 9], [0, 0, 1, 1], None),
+        ([BOS, BOS, 7, 8], [0, 0, 0, 1], "task x: 2 tokens that begin a text instead of one"),
+        ([7, 8, 9], [0, 1, 1], "task x: 0 tokens that begin a text instead of one"),
+        ([BOS, 7, 8], [0, 0, 0], "task x: no token carries loss"),
+        ([BOS, 7, TINY.text.vocab_size], [0, 0, 1], "task x: a label is outside of the vocabulary of 320"),
+    ],
+)
+def test_dialogs_that_cannot_be_trained_on_are_errors(
+    make_config: MakeConfig, tokenizer: Tokenizer, tokens: list[int], answers: list[int], complaint: str | None
+) -> None:
+    assert tokenizer.special["<|begin_of_text|>"] == BOS
+    findings = _Findings()
+    dialog = EncodedDialog(torch.tensor(tokens), torch.tensor(answers, dtype=torch.bool))
+    _Budget(make_config(), tokenizer, TINY)._measure(dialog, "task x", "r", findings)
+    findings.close_group("part", 1)
+    expected = [] if complaint is None else [f"part: 1 of 1 records opened: {complaint}: r"]
+    assert texts(findings, "error") == expected
 
 
 # the parts
