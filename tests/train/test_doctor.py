@@ -224,7 +224,7 @@ def test_dialogs_that_cannot_be_trained_on_are_errors(
 ) -> None:
     assert tokenizer.special["<|begin_of_text|>"] == BOS
     findings = _Findings()
-    dialog = EncodedDialog(torch.tensor(tokens), torch.tensor(answers, dtype=torch.bool))
+    dialog = EncodedDialog(tokens=torch.tensor(tokens), answers=torch.tensor(answers, dtype=torch.bool))
     _Budget(make_config(), tokenizer, TINY)._measure(dialog, "task x", "r", findings)
     findings.close_group("part", 1)
     expected = [] if complaint is None else [f"part: 1 of 1 records opened: {complaint}: r"]
