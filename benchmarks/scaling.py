@@ -23,7 +23,7 @@ import torch
 from lora import TuneConfig, apply_tuning
 from minimllama import PRESETS, MiniMllama
 from minimllama.console import say
-from train.flops import Work, step_flops
+from train.flops import Work, first_trained, step_flops
 from train.plan import GIB, Kept, PlanConfig, Sizes, activation_bytes, measure, plan_memory, received_bytes
 
 MATRIX_PRODUCT = 790e12  # FLOP/s, bfloat16, of one H200: a large product as others measured it; not by us
@@ -85,7 +85,8 @@ def count(preset: str, method: str) -> Counted:
         compute=SimpleNamespace(dtype="bfloat16", checkpoint_activations=True),
     )
     forward, both = step_flops(model, Work(pages=PAGES, rows=PAGES, length=LENGTH, answers=PAGES * ANSWERS))
-    kept = activation_bytes(PRESETS[preset], recipe, PlanConfig(length=LENGTH, answers=ANSWERS))  # type: ignore[arg-type]
+    plan = PlanConfig(length=LENGTH, answers=ANSWERS)
+    kept = activation_bytes(PRESETS[preset], recipe, plan, first=first_trained(model))  # type: ignore[arg-type]
     return Counted(sizes=measure(model, torch.bfloat16), executed=both + forward, kept=kept, recipe=recipe)
 
 

@@ -102,7 +102,8 @@ def block_bytes(
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = _build(small, tuning, dtype)
         n_vision = vision.max_tiles * (vision.tokens_per_tile + vision.padding_per_tile)
-        x = torch.empty(1, n_vision, vision.width, dtype=dtype, requires_grad=True)  # [N, S, D]
+        learns = any(p.requires_grad for p in model.vision.parameters())  # a frozen tower has no backward pass
+        x = torch.empty(1, n_vision, vision.width, dtype=dtype, requires_grad=learns)  # [N, S, D]
         h = torch.empty(1, ENOUGH, text.width, dtype=dtype, requires_grad=True)  # [R, T, D]
         states = torch.empty(1, vision.max_tiles * vision.tokens_per_tile, text.width, dtype=dtype, requires_grad=True)
         span = model.text.span(torch.arange(ENOUGH)[None], 0, ragged=True)
@@ -110,7 +111,7 @@ def block_bytes(
 
         def count(block: nn.Module, inputs: tuple[Any, ...]) -> BlockBytes:
             kept = _saved(lambda: block(*inputs), block, tuning.dropout, mask_bytes)
-            return BlockBytes(kept=kept, entering=inputs[0].nbytes)
+            return BlockBytes(kept=kept, entering=inputs[0].nbytes if inputs[0].requires_grad else 0)
 
         of_text = rows * length / ENOUGH
         cross = count(model.text.layers[0], (h, sight, states))

@@ -63,7 +63,7 @@ def _attention(model: MiniMllama, work: Work) -> tuple[int, int]:
     return in_vision, work.rows * work.length * per_position
 
 
-def _first_trained(model: MiniMllama) -> int:
+def first_trained(model: MiniMllama) -> int:
     """The first text layer that has something to learn; -1 if what enters the layers has."""
     if model.text.embed_tokens.weight.requires_grad:
         return -1
@@ -84,7 +84,7 @@ def step_flops(model: MiniMllama, work: Work) -> tuple[float, float]:
     every trained weight.
     """
     trains_vision = any(p.requires_grad for p in model.vision.parameters())
-    forward, backward, first = 0.0, 0.0, _first_trained(model)
+    forward, backward, first = 0.0, 0.0, first_trained(model)
     for name, layer in model.named_modules():
         if not isinstance(layer, nn.Linear):
             continue

@@ -5,7 +5,6 @@ Loshchilov & Hutter 2019, Alg. 2 (arXiv:1711.05101) and 2017 (arXiv:1608.03983);
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -107,13 +106,19 @@ class MasterAdamW:
             eps=config.eps,
         )
 
-    def gradient_norm(self) -> Tensor:
-        """Euclidean norm over all trained parameters, of all ranks, float32; moves the gradients to the masters."""
+    @torch.no_grad()
+    def collect(self) -> None:
+        """Add the gradients to the masters', in float32; called after every backward pass, sums are float32 too."""
         for name, p in self.trained.items():
             master = self.masters[name]
-            if master is not p:
-                master.grad = None if p.grad is None else local(p.grad).float()
+            if master is not p and p.grad is not None:
+                gradient = local(p.grad).float()
+                master.grad = gradient if master.grad is None else master.grad.add_(gradient)
                 p.grad = None
+
+    def gradient_norm(self) -> Tensor:
+        """Euclidean norm over all trained parameters, of all ranks, float32; collects the gradients."""
+        self.collect()
         norms = [p.grad.norm() for p in self.masters.values() if p.grad is not None]
         norm = torch.stack(norms).norm() if norms else torch.zeros(())
         first = next(iter(self.trained.values()))
@@ -141,13 +146,6 @@ class MasterAdamW:
         for p in (*self.trained.values(), *self.masters.values()):
             p.grad = None
 
-    def state_dict(self) -> dict[str, Any]:
-        """Masters by name, and AdamW's moments."""
-        return {
-            "masters": {name: p.detach() for name, p in self.masters.items()},
-            "adamw": self.adamw.state_dict(),
-        }
-
     @torch.no_grad()
     def tensors(self) -> dict[str, Tensor]:
         """All state by flat names, spread like the parameters; writing into them changes it.
@@ -172,18 +170,3 @@ class MasterAdamW:
         for name, p in self.trained.items():
             if p.dtype != torch.float32:
                 local(p).copy_(self.masters[name])
-
-    @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned.
-
-        Raises:
-            ValueError: if it belongs to other parameters.
-        """
-        if odd := sorted(state["masters"].keys() ^ self.masters.keys()):
-            raise ValueError(f"the checkpoint trains other parameters: {', '.join(odd[:5])}")
-        for name, value in state["masters"].items():
-            self.masters[name].copy_(value)
-            if self.masters[name] is not self.trained[name]:
-                self.trained[name].copy_(value)
-        self.adamw.load_state_dict(state["adamw"])

@@ -1,7 +1,6 @@
 """`python -m train plan`: memory, communication and time of every strategy, before anything is launched.
 
-Every number stands beside its formula. Sizes in elements: F frozen, T trained, U the largest unit; b bytes of the
-compute dtype; n ranks, g of them in a group (hsdp), G micro-batches per step.
+Every number stands beside its formula; the letters are those of train/plan_sizes.py.
 """
 
 from collections.abc import Sequence
@@ -15,8 +14,8 @@ from minimllama import PRESETS, MiniMllama, ModelConfig
 from minimllama.nano import resolve_model
 from minimllama.padding import drop_unused_tiles
 from train.activation_bytes import block_bytes
-from train.flops import Work, step_flops
-from train.shard import shard_units
+from train.flops import Work, first_trained, step_flops
+from train.plan_sizes import FORMULAS, Sizes, measure, received_bytes, state_bytes
 
 if TYPE_CHECKING:  # a recipe's type alone, so that the arithmetic needs no command line library
     from train.config import RunConfig
@@ -65,20 +64,32 @@ class PlanConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """Elements of a tuned model: frozen, trained, of its largest unit, and of what belongs to no unit."""
+class Kept:
+    """Bytes that a micro-batch keeps between its two passes.
 
-    frozen: int
-    trained: int
-    unit: int
-    rest: int
-    bytes: int
-    trained_in_float32: bool
+    Attributes:
+        activations: of all blocks, and between the towers.
+        logits: of its answers.
+        in_vision: of the activations, those that are there until the backward pass reaches the vision tower.
+        in_block: of these, what the backward pass of the last block needs.
+    """
+
+    activations: float
+    logits: float
+    in_vision: float
+    in_block: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes of one rank."""
+    """Bytes of one rank.
+
+    Attributes:
+        weights, masters, gradients, moments: by FORMULAS.
+        activations, logits: of a micro-batch.
+        overlap: of these, never there at the same time: in a step's last backward pass gradients take the place of
+            activations, logits and weights that are not needed any more.
+    """
 
     weights: float
     masters: float
@@ -86,101 +97,67 @@ class Memory:
     moments: float
     activations: float
     logits: float
+    overlap: float
 
     @property
     def total(self) -> float:
-        """All of it."""
-        return sum(vars(self).values())
+        """The peak."""
+        return sum(vars(self).values()) - 2 * self.overlap
 
 
-FORMULAS = {  # weights, float32 masters, gradients, moments; then what a rank receives per step
-    "none": ("b F + w T", "4 T unless w = 4", "4 T", "8 T", "0"),
-    "ddp": ("b F + b T gathered", "4 T", "4 T", "8 T", "2 (n-1)/n 4 T"),
-    "zero1": ("b F + b T gathered", "4 T/n", "4 T if G > 1, else 4 T/n", "8 T/n", "(n-1)/n (b T + 4 T)"),
-    "zero2": ("b F + b T gathered", "4 T/n", "4 T/n", "8 T/n", "(n-1)/n (b T + 4 G T)"),
-    "zero3": ("b F/n + b (2 U + rest)", "4 T/n", "4 T/n", "8 T/n", "(n-1)/n G (2 b (F + T) + 4 T)"),
-    "hsdp": ("b F/g + b (2 U + rest)", "4 T/g", "4 T/g", "8 T/g", "as zero3 with g, and 2 (m-1)/m 4 T/g, m = n/g"),
-}
-
-
-def measure(model: MiniMllama, dtype: torch.dtype) -> Sizes:
-    """Count a tuned model (the meta device will do)."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    counts = [sum(p.numel() for p in unit.parameters()) for unit in shard_units(model)]
-    total = model.n_parameters()
-    return Sizes(
-        frozen=total - sum(p.numel() for p in trained),
-        trained=sum(p.numel() for p in trained),
-        unit=max(counts),
-        rest=total - sum(counts),
-        bytes=dtype.itemsize,
-        trained_in_float32=all(p.dtype == torch.float32 for p in trained),
-    )
-
-
-def state_bytes(strategy: str, s: Sizes, ranks: int, group: int, accumulate: int) -> tuple[float, float, float, float]:
-    """Weights, masters, gradients and moments of one rank, by FORMULAS."""
-    b, f, t = s.bytes, s.frozen, s.trained
-    if strategy == "none":
-        return b * f + (4 if s.trained_in_float32 else b) * t, 0 if s.trained_in_float32 else 4 * t, 4 * t, 8 * t
-    parts = {"ddp": 1, "hsdp": group}.get(strategy, ranks)
-    gradients = 4 * t if strategy == "zero1" and accumulate > 1 else 4 * t / parts
-    is_spread = strategy in ("zero3", "hsdp")
-    weights = b * f / parts + b * (2 * s.unit + s.rest) if is_spread else b * f + b * t
-    return weights, 4 * t / parts, gradients, 8 * t / parts
-
-
-def received_bytes(strategy: str, s: Sizes, ranks: int, group: int, accumulate: int) -> float:
-    """By one rank in one step, by FORMULAS; rings: (n-1)/n of what is gathered or scattered."""
-    b, f, t, around = s.bytes, s.frozen, s.trained, (ranks - 1) / ranks
-    if strategy in ("zero3", "hsdp"):
-        n = group if strategy == "hsdp" else ranks
-        inside = (n - 1) / n * accumulate * (2 * b * (f + t) + 4 * t)
-        nodes = ranks // n
-        return inside + 2 * (nodes - 1) / nodes * 4 * t / n
-    return {
-        "none": 0.0,
-        "ddp": 2 * around * 4 * t,
-        "zero1": around * (b * t + 4 * t),
-        "zero2": around * (b * t + 4 * accumulate * t),
-    }[strategy]
+NOTES = (
+    "S: the most of b (2 u + u before), b (u + u before + t) + 4 t after, b (u before + t) + 4 t over all units: u, t "
+    "elements, trained ones",
+    "activations: what autograd saves in one block of each kind (counted) x blocks; recomputing keeps inputs only",
+    f"logits: answers (at most 1024 at once) x vocabulary x {LOGIT_BYTES} bytes",
+    "overlap: with G = 1 gradients take the place of what the backward pass frees; total: all but the overlap",
+)
 
 
 def activation_bytes(
-    config: ModelConfig, recipe: "RunConfig", plan: PlanConfig, *, on_cpu: bool = False
-) -> tuple[float, float]:
-    """Of one micro-batch: kept between its two passes, and the logits of its answers."""
+    config: ModelConfig, recipe: "RunConfig", plan: PlanConfig, *, first: int = -1, on_cpu: bool = False
+) -> Kept:
+    """Of one micro-batch; text layers before `first` have no backward pass."""
     dtype, pages = getattr(torch, recipe.compute.dtype), recipe.batch.images_per_forward
     rows, vision, text = pages * recipe.data.questions_per_image, config.vision, config.text
     each = block_bytes(config, recipe.tuning, dtype, pages, rows, plan.length, on_cpu=on_cpu)
-    n_cross = len(text.cross_layers)
+    n_cross = sum(layer >= first for layer in text.cross_layers)
     counts = {"local": vision.n_local_layers, "global": vision.n_global_layers}
-    counts |= {"cross": n_cross, "self": text.n_layers - n_cross}
+    counts |= {"cross": n_cross, "self": text.n_layers - max(first, 0) - n_cross}
     b, keys = dtype.itemsize, pages * vision.max_tiles * vision.tokens_per_tile
-    between = keys * b * (2 * vision.n_features + text.width)  # features and taps side by side, and projected
-    if recipe.compute.checkpoint_activations:
-        blocks = sum(n * each[kind].entering for kind, n in counts.items())
-        blocks += max(part.kept for part in each.values())
-    else:
-        blocks = sum(n * each[kind].kept for kind, n in counts.items())
+    copies = 2 if each["local"].kept else 1
+    between = keys * b * (copies * vision.n_features + text.width)  # features and taps side by side, and projected
+    recompute = recipe.compute.checkpoint_activations
+    of = {kind: n * (each[kind].entering if recompute else each[kind].kept) for kind, n in counts.items()}
+    again = max(part.kept for part in each.values()) if recompute else 0.0
+    in_block = max(each["local"].kept, each["global"].kept)
     positions = min(rows * plan.answers, 1024)
     wide = LOGIT_BYTES if b == 2 else 8  # float32 logits are not copied
-    return blocks + between, positions * text.vocab_size * wide
+    return Kept(
+        activations=sum(of.values()) + again + between,
+        logits=positions * text.vocab_size * wide,
+        in_vision=of["local"] + of["global"] + between + again,
+        in_block=in_block,
+    )
 
 
-def plan_memory(
-    strategy: str, sizes: Sizes, kept: tuple[float, float], recipe: "RunConfig", plan: PlanConfig
-) -> Memory:
-    """Peak bytes of one rank."""
+def plan_memory(strategy: str, sizes: Sizes, kept: Kept, recipe: "RunConfig", plan: PlanConfig) -> Memory:
+    """Peak bytes of one rank: when a step's last backward pass begins, when it reaches vision, or when it ends."""
     group, accumulate = min(plan.group, plan.ranks), recipe.batch.accumulate
     weights, masters, gradients, moments = state_bytes(strategy, sizes, plan.ranks, group, accumulate)
+    whole = sizes.bytes * sizes.trained * (strategy in ("ddp", "zero1", "zero2"))  # freed on the way
+    in_text = sizes.trained_text / sizes.trained
+    begins = whole + kept.activations + kept.logits
+    reaches = (1 - in_text) * whole + in_text * gradients + kept.in_vision
+    overlap = begins + gradients - max(begins, reaches, gradients + kept.in_block)
     return Memory(
         weights=weights,
         masters=masters,
         gradients=gradients,
         moments=moments,
-        activations=kept[0],
-        logits=kept[1],
+        activations=kept.activations,
+        logits=kept.logits,
+        overlap=overlap if accumulate == 1 else 0.0,
     )
 
 
@@ -232,7 +209,7 @@ def make_plan(recipe: "RunConfig", plan: PlanConfig) -> str:
     config = model_config(recipe, plan.preset)
     model = _tuned(config, recipe)
     sizes = measure(model, getattr(torch, recipe.compute.dtype))
-    kept = activation_bytes(_computed(config, recipe, plan.tiles), recipe, plan)
+    kept = activation_bytes(_computed(config, recipe, plan.tiles), recipe, plan, first=first_trained(model))
     pages, accumulate = recipe.batch.images_per_forward, recipe.batch.accumulate
     rows = pages * recipe.data.questions_per_image
     work = Work(pages=pages, rows=rows, length=plan.length, answers=rows * plan.answers, tiles=plan.tiles)
@@ -240,13 +217,14 @@ def make_plan(recipe: "RunConfig", plan: PlanConfig) -> str:
     executed = both + forward * recipe.compute.checkpoint_activations
     group = min(plan.group, plan.ranks)
     lines = [
-        f"F = {sizes.frozen:,} frozen, T = {sizes.trained:,} trained, U = {sizes.unit:,}, b = {sizes.bytes}, "
-        f"n = {plan.ranks}, g = {group}, G = {accumulate}",
+        f"F = {sizes.frozen:,} frozen, T = {sizes.trained:,} trained, U = {sizes.unit:,}, "
+        f"rest = {sizes.rest:,}, E = {sizes.once:,}, S = {sizes.on_the_way:,}, "
+        f"b = {sizes.bytes}, n = {plan.ranks}, g = {group}, G = {accumulate}",
         f"per micro-batch: {pages} pages, {rows} questions of {plan.length} tokens, {plan.answers} of them answers",
         f"per step and rank: {both / 1e12:.1f} TFLOP useful, {executed / 1e12:.1f} executed",
         "",
         "GiB per rank",
-        _row(["", "weights", "masters", "gradients", "moments", "activations", "logits", "total", "fits"]),
+        _row(["", "weights", "masters", "gradients", "moments", "activations", "logits", "overlap", "total", "fits"]),
     ]
     for strategy in FORMULAS:
         memory = plan_memory(strategy, sizes, kept, recipe, plan)
@@ -263,8 +241,4 @@ def make_plan(recipe: "RunConfig", plan: PlanConfig) -> str:
         lines.append(_row([strategy, f"{received / 1e9:.1f}", *times]))
     lines += ["", "formulas: weights | masters | gradients | moments | received"]
     lines += [f"{strategy:8}{' | '.join(formulas)}" for strategy, formulas in FORMULAS.items()]
-    lines.append(
-        "activations: what autograd saves in one block of each kind (counted) x blocks; recomputing keeps inputs only"
-    )
-    lines.append(f"logits: answers (at most 1024 at once) x vocabulary x {LOGIT_BYTES} bytes")
-    return "\n".join(lines)
+    return "\n".join([*lines, *NOTES])

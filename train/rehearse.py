@@ -38,6 +38,6 @@ def rehearse(setup: Setup, optimizer: MasterAdamW) -> None:
     setup.model.train()
     with torch.random.fork_rng(devices=devices):
         batch = worst_batch(setup)
-        backward(setup, [batch], batch.n_answer_tokens * setup.world.size)
+        backward(setup, [batch], optimizer, batch.n_answer_tokens * setup.world.size)
     optimizer.gradient_norm()
     optimizer.forget()

@@ -44,8 +44,10 @@ def batch_loss(setup: Setup, batch: Batch, n_answer_tokens: int) -> Tensor:
     return answer_loss(setup.model.text.lm_head, hidden, here.labels, n_answer_tokens)
 
 
-def backward(setup: Setup, batches: Sequence[Batch], n_answer_tokens: int) -> float:
+def backward(setup: Setup, batches: Sequence[Batch], optimizer: MasterAdamW, n_answer_tokens: int) -> float:
     """Forward and backward passes of this rank's micro-batches; returns the sum of their losses.
+
+    Their gradients are added up in float32: by `fully_shard` on several ranks, by the optimizer on one.
 
     Raises:
         OutOfMemoryError: if one does not fit; it names the records.
@@ -63,6 +65,8 @@ def backward(setup: Setup, batches: Sequence[Batch], n_answer_tokens: int) -> fl
             records = ", ".join(batch.record_ids)
             message = f"out of memory on records {records} ({shape}): {SMALLER}"
             raise OutOfMemoryError(message) from error
+        if setup.world.size == 1:
+            optimizer.collect()
         loss += float(part.detach())
     return loss
 
@@ -85,7 +89,7 @@ def train_step(setup: Setup, batches: Sequence[Batch], optimizer: MasterAdamW, l
         OutOfMemoryError: see `backward`.
     """
     n_answer_tokens = int(setup.world.total(sum(batch.n_answer_tokens for batch in batches)))
-    loss = setup.world.total(backward(setup, batches, n_answer_tokens))
+    loss = setup.world.total(backward(setup, batches, optimizer, n_answer_tokens))
     norm = optimizer.gradient_norm()
     if not math.isfinite(loss) or not math.isfinite(float(norm)):
         raise _not_finite(setup, batches, optimizer, loss, float(norm), n_answer_tokens)

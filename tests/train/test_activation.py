@@ -1,6 +1,8 @@
 """Recomputing activations changes memory and time, and nothing else."""
 
+import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -130,8 +132,10 @@ def test_every_adapter_of_the_vision_tower_gets_a_gradient_through_recomputed_bl
 
 
 def test_compiled_blocks_give_the_same_loss_and_gradients() -> None:
-    """Captured graphs, run operation by operation: writing C++ for each takes minutes. 1e-5 of the loss, 1e-4 of a
-    gradient's largest element."""
+    """Captured graphs of all kinds of block, run operation by operation: writing C++ for each takes minutes.
+
+    1e-5 of the loss, 1e-4 of a gradient's largest element.
+    """
     vision = with_vision(TINY, n_local_layers=1, n_global_layers=1, taps=(0,))
     config = with_text(vision, n_layers=2, cross_layers=(0,))
     losses, gradients = [], []
@@ -146,6 +150,38 @@ def test_compiled_blocks_give_the_same_loss_and_gradients() -> None:
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=0, atol=1e-4 * float(gradient.abs().max()) + 1e-9)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the inductor needs a C++ compiler; there is no g++")
+def test_blocks_that_the_inductor_has_compiled_give_the_same_loss_and_gradients(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The default backend, C++ and all: one self-attention block, as a text without a picture runs no other.
+
+    1e-5 of the loss, 1e-4 of a gradient's largest element.
+    """
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # nothing is ready
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # no processes of its own
+    monkeypatch.setattr("torch._inductor.config.cpp.vec_isa_ok", True)  # no trial programs for the processor
+    config = with_text(with_vision(TINY, n_local_layers=1, n_global_layers=1, taps=(0,)), n_layers=2, cross_layers=(0,))
+    tokens = torch.stack([prompt(9, 1), prompt(9, 2)])
+    losses, gradients = [], []
+    for compiled in (False, True):
+        model = tiny_model(config=config)
+        apply_tuning(model, TuneConfig(r=3, alpha=6, dropout=0.0, targets=("text.layers.*.down_proj",)))
+        with torch.no_grad():
+            model.text.layers[1].mlp.down_proj.lora_B.fill_(0.01)  # otherwise A has no gradient
+        prepare_blocks(model, ComputeConfig(dtype="float32", compile=compiled))
+        loss = model.train()(tokens).log_softmax(-1)[..., 7].mean()
+        loss.backward()
+        losses.append(float(loss.detach()))
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert list(tmp_path.rglob("*.so"))  # of compiled C++
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        assert gradient.any()
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=0, atol=1e-4 * float(gradient.abs().max()))
 
 
 def test_a_batch_of_a_known_shape_compiles_nothing_new() -> None:

@@ -20,6 +20,7 @@ from train.log import read_log
 from train.loop import Setup, load_batches, prepare, run, train_step
 from train.mixture import ComponentConfig
 from train.optim import MasterAdamW, learning_rate
+from train.step import backward, batch_loss
 
 FIELDS = {
     "step",
@@ -190,6 +191,22 @@ def test_cutting_a_step_differently_changes_nothing(make_config: MakeConfig) -> 
         assert error < 1e-6 * scale * math.sqrt(
             len(reference)
         )  # float32 sums over up to 3000 positions, 98 layers deep
+
+
+def test_a_single_process_adds_up_bfloat16_gradients_in_float32(make_config: MakeConfig) -> None:
+    """Of two micro-batches: the sum of their gradients, each rounded once, and not their rounded sum."""
+    config = make_config(tuning={"method": "full"}, compute={"dtype": "bfloat16"})
+    setup = prepare(config)
+    batches = list(load_batches(setup, 0, 4))
+    n_answer_tokens = sum(batch.n_answer_tokens for batch in batches)
+    expected: Tensor | int = 0
+    for batch in batches:
+        batch_loss(setup, batch, n_answer_tokens).backward()
+        expected = expected + setup.model.projector.weight.grad.float()  # type: ignore[union-attr]
+        setup.model.zero_grad()
+    optimizer = MasterAdamW(setup.model, config.optim)
+    backward(setup, batches, optimizer, n_answer_tokens)
+    assert torch.equal(optimizer.masters["projector.weight"].grad, expected)  # type: ignore[arg-type]
 
 
 def test_questions_about_one_page_share_one_pass_of_the_tower(make_config: MakeConfig) -> None:

@@ -1,10 +1,12 @@
 """torchrun itself: a rank that dies, restarts, two agents, other launchers' variables. Real processes, so slow."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,22 +36,25 @@ def recipe(out: Path, model: Path, strategy: str, **shard: int) -> RunConfig:
     )
 
 
-def launch(config: RunConfig, root: Path, *options: str) -> subprocess.Popen[str]:
+def launch(
+    config: RunConfig, root: Path, *options: str, inside: Sequence[str] = (), **variables: str
+) -> subprocess.Popen[str]:
+    """torchrun, started by the words `inside`, with these variables in its environment."""
     path = Path(config.out) / "recipe.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(to_toml(config))
-    command = [sys.executable, "-m", "torch.distributed.run", *options, "-m", "train", "run", "--recipe", str(path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    torchrun = [*inside, sys.executable, "-m", "torch.distributed.run"]
+    command = [*torchrun, *options, "-m", "train", "run", "--recipe", str(path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     return subprocess.Popen(
         command, cwd=root, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
 
 
-def alone(config: RunConfig, out: Path) -> list[float]:
-    """The losses of one process."""
-    folder = run(
-        replace(config, out=str(out), batch=replace(config.batch, accumulate=2), shard=ShardConfig(strategy="none"))
-    )
+def alone(config: RunConfig, out: Path, n_ranks: int = 2) -> list[float]:
+    """The losses of one process that does the work of n_ranks."""
+    batch = replace(config.batch, accumulate=n_ranks)
+    folder = run(replace(config, out=str(out), batch=batch, shard=ShardConfig(strategy="none")))
     return [line["loss"] for line in read_log(folder)]
 
 
@@ -104,12 +109,74 @@ def test_a_rank_that_hangs_ends_the_job_in_time(tmp_path: Path, checkpoint: Path
     assert 3 <= read_log(config.folder)[-1]["step"] < 500
 
 
+def two_steps(config: RunConfig) -> RunConfig:
+    return replace(config, optim=replace(config.optim, steps=2))
+
+
 def test_two_agents_train_together(tmp_path: Path, checkpoint: Path, root: Path) -> None:
     """Two nodes of one rank each under hsdp, which meet on loopback."""
-    config, port = recipe(tmp_path / "runs", checkpoint, "hsdp", group=1), free_port()
+    config, port = two_steps(recipe(tmp_path / "runs", checkpoint, "hsdp", group=1)), free_port()
     options = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "test"]
     agents = [launch(config, root, *options, "--rdzv-endpoint", f"127.0.0.1:{port}") for _ in range(2)]
     ends = [agent.communicate(timeout=500) for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], ends
     losses = [line["loss"] for line in read_log(config.folder)]
     assert losses == pytest.approx(alone(config, tmp_path / "alone"), rel=1e-5)
+
+
+ADDRESSES = ("10.213.7.1", "10.213.7.2")  # known inside the two namespaces only
+
+
+def ip(*words: str) -> str:
+    """What `ip` prints; skips the test, with its reason, if it refuses."""
+    done = subprocess.run(["ip", *words], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"network namespaces cannot be made here: ip {' '.join(words)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[list[str]]:
+    """Names of two network namespaces, joined by a cable; nothing else is reachable from them. They are removed."""
+    if shutil.which("ip") is None:
+        pytest.skip("network namespaces cannot be made here: there is no program `ip`")
+    names = [f"minimllama-{os.getpid()}-{letter}" for letter in "ab"]
+    made = []
+    try:
+        for name in names:
+            ip("netns", "add", name)
+            made.append(name)
+        ip("link", "add", "cable", "netns", names[0], "type", "veth", "peer", "name", "cable", "netns", names[1])
+        for name, address in zip(names, ADDRESSES, strict=True):
+            ip("-n", name, "address", "add", f"{address}/24", "dev", "cable")
+            for device in ("cable", "lo"):
+                ip("-n", name, "link", "set", device, "up")
+            ip("netns", "exec", name, "true")
+        yield names
+    finally:
+        for name in made:  # the cable goes with its ends
+            for process in ip("netns", "pids", name).split():
+                os.kill(int(process), signal.SIGKILL)
+            ip("netns", "delete", name)
+
+
+def test_two_agents_in_two_network_namespaces_train_together(
+    two_nodes: list[str], tmp_path: Path, checkpoint: Path, root: Path
+) -> None:
+    """Two nodes of two ranks under hsdp: weights spread inside a node, gradients summed over the cable."""
+    config = two_steps(recipe(tmp_path / "runs", checkpoint, "hsdp", group=2))
+    options = ["--nnodes", "2", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-id", "test"]
+    options += ["--rdzv-endpoint", f"{ADDRESSES[0]}:29500"]
+    agents = []
+    for name, address in zip(two_nodes, ADDRESSES, strict=True):
+        own = ["--local-addr", address, "--rdzv-conf", f"is_host={int(address == ADDRESSES[0])}"]
+        inside = ("ip", "netns", "exec", name)
+        agents.append(launch(config, root, *options, *own, inside=inside, GLOO_SOCKET_IFNAME="cable"))
+    ends = [agent.communicate(timeout=500) for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], ends
+    assert "on each of 4 ranks, hsdp" in "".join(out for out, _ in ends)
+    for name in two_nodes:  # most of what they sent each other went over the cable: each received the other's gradients
+        received = int(ip("netns", "exec", name, "cat", "/sys/class/net/cable/statistics/rx_bytes"))
+        assert received > 100_000
+    losses = [line["loss"] for line in read_log(config.folder)]
+    assert losses == pytest.approx(alone(config, tmp_path / "alone", n_ranks=4), rel=1e-5)
