@@ -1,11 +1,13 @@
 """`python -m eval ablate`: train and score every variant of an ablation, each as the commands that a user would type.
 
 A run is a folder out/<variant>-seed<seed>: `training` (the run folder), validate.jsonl, test.jsonl, scores.json. What
-is done is not done again, a killed run goes on, and a run that fails costs its row only.
+is done is not done again, a killed run goes on, and a run that fails costs its row only. What another ablation has done
+with the same recipe and seed can be taken from it.
 """
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +36,8 @@ from minimllama.console import duration, say
 from train.config import RunConfig
 from train.faults import only_run
 
+PARTIAL = ".partial"  # behind the name of a folder that is being copied
+
 
 @dataclass(frozen=True, kw_only=True)
 class AblateConfig:
@@ -46,6 +50,8 @@ class AblateConfig:
         only: variants to train; all if empty. The table still shows all that are done.
         seeds: of training, instead of the file's.
         processes: ranks of training and predicting.
+        reuse: folders of other ablations: a run that was finished there with the same recipe, seed and scoring is
+            copied, not run again; one that was scored on something else is only scored again.
         dry_run: print commands and planned cost, run nothing.
         preset: of PRESETS, beside the recipe's model in the plan.
     """
@@ -56,12 +62,15 @@ class AblateConfig:
     only: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     processes: int = 1
+    reuse: tuple[Path, ...] = ()
     dry_run: bool = False
     preset: str = "11b"
 
     def __post_init__(self) -> None:
         if self.processes < 1:
             raise ValueError(f"processes={self.processes} must be positive")
+        if absent := [str(folder) for folder in self.reuse if not folder.is_dir()]:
+            raise FileNotFoundError(f"reuse: there is no folder {', '.join(absent)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +119,37 @@ def steps_of(ablation: Ablation, run: OneRun, processes: int) -> list[tuple[Path
 def _settings(ablation: Ablation, run: OneRun, processes: int) -> dict[str, object]:
     recipe = json.loads(json.dumps(asdict(run.recipe)))
     return {"recipe": recipe, "score": asdict(ablation.score), "processes": processes}
+
+
+def find_finished(ablation: Ablation, run: OneRun, processes: int, folders: Sequence[Path]) -> list[Path]:
+    """What other ablations have done that is this run's in all but its name.
+
+    Returns:
+        A finished run's folder, if its recipe, seed and scoring are this run's; else `training` of one that was only
+        scored on something else; else nothing.
+    """
+    wanted = _settings(ablation, run, processes)
+    trained = []
+    for note in (note for folder in folders for note in sorted(folder.glob("*/settings.json"))):
+        there, settings = note.parent, json.loads(note.read_text())
+        if there.suffix == PARTIAL or (there.name == UNTUNED) != (run.seed is None):
+            continue
+        if settings == wanted and (there / "scores.json").exists():
+            return [there]
+        alike = {**settings, "score": wanted["score"]} == wanted
+        if alike and run.seed is not None and (there / run.trained().relative_to(run.folder)).exists():
+            trained.append(there / "training")
+    return trained[:1]
+
+
+def _take(found: Path, run: OneRun) -> None:
+    """Copy a finished run or its training, all at once, without the states from which a training could go on."""
+    say(f"taken from {found}")
+    partial = run.folder.with_name(f"{run.name}{PARTIAL}")
+    shutil.rmtree(partial, ignore_errors=True)
+    into = partial / "training" if found.name == "training" else partial
+    shutil.copytree(found, into, ignore=shutil.ignore_patterns("checkpoint-*", "latest"))
+    os.rename(partial, run.folder)
 
 
 def check_settings(ablation: Ablation, runs: Sequence[OneRun], processes: int) -> None:
@@ -227,6 +267,9 @@ def run_ablation(config: AblateConfig, caller: Caller = call) -> int:
         with only_run(out):
             for i, run in enumerate(chosen, start=1):
                 say(f"\n[{duration(time.perf_counter() - began)}] {i}/{len(chosen)} {run.name}")
+                for found in find_finished(ablation, run, config.processes, config.reuse):
+                    if not run.folder.exists():
+                        _take(found, run)
                 if reason := _run_one(ablation, run, config.processes, caller):
                     failed[run.name] = reason
                     sys.stderr.write(f"error: {run.name}: {reason}\n")

@@ -3,16 +3,21 @@
 import contextlib
 import io
 import json
-import subprocess
-import sys
+import os
+import shutil
+import signal
+import threading
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from eval.__main__ import main
-from eval.ablate import AblateConfig, _settings, call, check_settings, run_ablation, runs_of, steps_of
+from eval.ablate import AblateConfig, _settings, call, check_settings, find_finished, run_ablation, runs_of, steps_of
 from eval.ablate_spec import load_ablation
 from train.__main__ import main as train_main
+from train.log import read_log
 
 RECIPE = """
 name = "tiny"
@@ -58,12 +63,35 @@ set.data.max_tokens = 3
 """
 
 
+def write_ablation(folder: Path, checkpoint: Path) -> Path:
+    (folder / "recipe.toml").write_text(RECIPE.replace("MODEL", str(checkpoint)))
+    path = folder / "tiny.toml"
+    path.write_text(ABLATION.replace("BASE", str(folder / "recipe.toml")))
+    return path
+
+
 @pytest.fixture
 def ablation(tmp_path: Path, checkpoint: Path) -> Path:
-    (tmp_path / "recipe.toml").write_text(RECIPE.replace("MODEL", str(checkpoint)))
-    path = tmp_path / "tiny.toml"
-    path.write_text(ABLATION.replace("BASE", str(tmp_path / "recipe.toml")))
-    return path
+    return write_ablation(tmp_path, checkpoint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """An ablation that was run: its files, exit code and standard output."""
+
+    ablation: Path
+    out: Path
+    code: int
+    shown: str
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Ran:
+    folder = tmp_path_factory.mktemp("ran")
+    config = AblateConfig(ablation=write_ablation(folder, checkpoint), out=folder / "out")
+    with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.redirect_stderr(io.StringIO()):
+        code = run_ablation(config, in_this_process)
+    return Ran(ablation=config.ablation, out=folder / "out", code=code, shown=shown.getvalue())
 
 
 def in_this_process(command: list[str]) -> tuple[int, str]:
@@ -78,12 +106,11 @@ def files(folder: Path) -> dict[Path, int]:
     return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.name in names}
 
 
-def test_a_failure_costs_one_row_and_what_is_done_stays(ablation: Path, tmp_path: Path, capfd) -> None:
-    out = tmp_path / "out"
-    assert run_ablation(AblateConfig(ablation=ablation, out=out), in_this_process) == 1
-    shown = capfd.readouterr().out
-    assert "python -m train run --recipe" in shown
-    assert "**broken-seed1 failed**: `train run` ended with exit code 2: error: " in shown
+def test_a_failure_costs_one_row_and_what_is_done_stays(ran: Ran) -> None:
+    out = ran.out
+    assert ran.code == 1
+    assert "python -m train run --recipe" in ran.shown
+    assert "**broken-seed1 failed**: `train run` ended with exit code 2: error: " in ran.shown
     table = json.loads((out / "table.json").read_text())
     assert {name: row["n_seeds"] for name, row in table["rows"].items()} == {"untuned": 1, "full": 1, "broken": 0}
     row = table["rows"]["full"]
@@ -95,7 +122,7 @@ def test_a_failure_costs_one_row_and_what_is_done_stays(ablation: Path, tmp_path
     assert (out / "plot.svg").read_text().startswith("<svg")
     before = files(out)
     assert len(before) == 6  # scores, test and validate of two
-    assert run_ablation(AblateConfig(ablation=ablation, out=out, only=("broken",)), in_this_process) == 1
+    assert run_ablation(AblateConfig(ablation=ran.ablation, out=out, only=("broken",)), in_this_process) == 1
     assert {path: when for path, when in files(out).items() if path in before} == before
 
 
@@ -146,15 +173,58 @@ def test_a_run_goes_on_behind_the_training_that_is_done(ablation: Path, tmp_path
     assert left == [["eval", "predict"], ["eval", "predict"], ["eval", "score"]]
 
 
-def test_a_command_tells_its_exit_code_and_its_last_words() -> None:
-    assert call(["eval", "guess"]) == (
-        2,
-        subprocess.run(
-            [sys.executable, "-m", "eval", "guess"], capture_output=True, text=True, check=False
-        ).stderr.strip(),
-    )
+def test_a_command_tells_its_exit_code_and_its_last_words(capfd) -> None:
+    assert main(["guess"]) == 2
+    assert call(["eval", "guess"]) == (2, capfd.readouterr().err.splitlines()[0])
 
 
-def test_no_processes_are_refused() -> None:
+def terminate_after_a_step(log: Path) -> None:
+    """Ask this process to stop once a training has written a line."""
+    while not log.is_file() or not log.read_text():
+        time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_terminated_ablation_goes_on_in_the_middle_of_a_training(ran: Ran, tmp_path: Path, capsys) -> None:
+    text, path, out = ran.ablation.read_text(), tmp_path / "tiny.toml", tmp_path / "out"
+    path.write_text(text[: text.rindex("[[variants]]")] + '[[variants]]\nname = "long"\nset.optim.steps = 24\n')
+    shutil.copytree(ran.out, out, ignore=shutil.ignore_patterns("broken*"))  # untuned and full are done
+    training, before, seen = out / "long-seed1" / "training", files(out), []
+    threading.Thread(target=terminate_after_a_step, args=(training / "log.jsonl",), daemon=True).start()
+    assert run_ablation(AblateConfig(ablation=path, out=out)) == 1  # commands are processes, as a user's are
+    assert "stopped; the same command goes on" in capsys.readouterr().err
+    assert 0 < len(read_log(training)) < 24
+
+    def caller(command: list[str]) -> tuple[int, str]:
+        seen.append(" ".join(command[:2]))
+        return in_this_process(command)
+
+    assert run_ablation(AblateConfig(ablation=path, out=out), caller) == 0
+    assert seen == ["train run", "eval predict", "eval predict", "eval score"]  # of "long" only
+    assert {path: when for path, when in files(out).items() if path in before} == before
+    assert [line["step"] for line in read_log(training)] == list(range(1, 25))
+    assert json.loads((out / "table.json").read_text())["rows"]["long"]["samples"]["mean"] == 48
+
+
+def test_what_another_ablation_has_done_is_taken_from_it(ran: Ran, tmp_path: Path, capsys) -> None:
+    path, done = tmp_path / "other.toml", ran.out / "full-seed1"
+    text = ran.ablation.read_text().replace('"full"', '"everything"', 1)
+    path.write_text(text)
+    config = AblateConfig(ablation=path, out=tmp_path / "other", only=("everything",), reuse=(ran.out,))
+    assert run_ablation(config, lambda command: (1, f"not to be run: {command}")) == 0
+    assert capsys.readouterr().out.count("taken from") == 2  # the untuned model's scores, too
+    assert (tmp_path / "other/everything-seed1/scores.json").read_bytes() == (done / "scores.json").read_bytes()
+    assert not list((tmp_path / "other").rglob("checkpoint-*"))
+    path.write_text(text.replace("n_test = 4", "n_test = 5"))
+    spec = load_ablation(path)
+    untuned, run, _ = runs_of(spec, tmp_path / "third")
+    assert find_finished(spec, untuned, 1, [ran.out]) == []
+    assert find_finished(spec, run, 1, [ran.out]) == [done / "training"]  # to be scored on five
+    assert find_finished(spec, run, 2, [ran.out]) == []
+
+
+def test_no_processes_and_absent_folders_are_refused() -> None:
     with pytest.raises(ValueError, match="processes=0 must be positive"):
         AblateConfig(ablation=Path("a.toml"), processes=0)
+    with pytest.raises(FileNotFoundError, match="reuse: there is no folder nowhere"):
+        AblateConfig(ablation=Path("a.toml"), reuse=(Path("nowhere"),))
