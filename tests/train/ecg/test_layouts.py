@@ -9,7 +9,7 @@ import pytest
 from tests.train.ecg.pixels import BARE, ink, only, record
 from train.ecg import LEADS, STYLES, PaperStyle, draw_page, simulate_ecg
 from train.ecg.page import _print_header, n_pages
-from train.ecg.paper_style import CABRERA, LAYOUTS, describe_style, rows_of
+from train.ecg.paper_style import CABRERA, LAYOUTS, describe_style, resolve_style, rows_of
 
 # equation
 
@@ -106,8 +106,9 @@ def test_a_header_is_chance_and_truth_and_nothing_about_the_patient() -> None:
 
 def test_a_varied_style_draws_every_layout_and_says_which() -> None:
     ecg = simulate_ecg([], np.random.default_rng(1), hz=100)
-    styles = [draw_page(ecg, STYLES["varied448"], np.random.default_rng(seed)).style for seed in range(40)]
+    styles = [resolve_style(STYLES["varied448"], np.random.default_rng(seed)) for seed in range(40)]
     assert {style.layout for style in styles} == LAYOUTS.keys() - {"strip"}
+    assert draw_page(ecg, STYLES["varied448"], np.random.default_rng(7)).style == styles[7]
 
 
 def test_a_style_is_described_without_later_settings_at_their_defaults() -> None:

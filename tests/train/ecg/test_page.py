@@ -11,7 +11,7 @@ from tests.train.ecg.pixels import BARE, ink, only, record
 from train.ecg import LEADS, STYLES, PaperStyle, draw_page, simulate_ecg
 from train.ecg.carts import CARTS
 from train.ecg.page import LAYOUTS, PALETTES, Page
-from train.ecg.paper_style import RANDOM_PALETTES
+from train.ecg.paper_style import RANDOM_PALETTES, resolve_style
 
 TILES = {"square": 560, "square448": 448, "wide": 560, "wide448": 448, "tile448": 448, "nano": 256}
 TILES |= {"varied": 560, "varied448": 448}
@@ -117,7 +117,9 @@ def test_the_same_record_style_and_seed_give_the_same_bytes() -> None:
     assert first.image.tobytes() == again.image.tobytes()
     assert (first.lead_boxes, first.style) == (again.lead_boxes, again.style)
     assert first.image.tobytes() != draw(4).image.tobytes()
-    assert {draw(seed).style.palette for seed in range(40)} == set(RANDOM_PALETTES)
+    palettes = [resolve_style(style, np.random.default_rng(seed)).palette for seed in range(40)]
+    assert set(palettes) == set(RANDOM_PALETTES)
+    assert first.style.palette == palettes[3]
 
 
 def test_a_style_without_chance_needs_no_generator_and_uses_none() -> None:

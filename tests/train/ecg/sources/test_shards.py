@@ -135,15 +135,15 @@ def test_parquet_files_with_pictures_need_no_shard(tmp_path: Path) -> None:
     assert not (tmp_path / UNPACKED).exists()
 
 
-@pytest.mark.parametrize("sample", [1 << 24, 1 << 21])
+@pytest.mark.parametrize("sample", [1 << 24, 1 << 20])
 def test_the_size_is_exact_for_a_small_shard_and_close_for_a_large_one(
     tmp_path: Path, sample: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards, "_SAMPLE", sample)
     monkeypatch.setattr(shards, "_CHUNK", 1 << 16)
-    content = np.random.default_rng(1).integers(0, 16, 8 << 20, dtype=np.uint8).tobytes()  # shrinks to a half
+    content = np.random.default_rng(1).integers(0, 16, 4 << 20, dtype=np.uint8).tobytes()  # shrinks to a half
     (tmp_path / "x.tar.gz").write_bytes(gzip.compress(content, 1))
-    tolerance = 0 if sample == 1 << 24 else 0.1  # it has read up to 128 KiB ahead of what it gave
+    tolerance = 0 if sample == 1 << 24 else 0.2  # it has read up to 128 KiB ahead of what it gave
     assert unpacked_size(tmp_path / "x.tar.gz") == pytest.approx(len(content), rel=tolerance)
 
 
