@@ -135,7 +135,11 @@ class RecordIndex:
         self.path = path
         self._connection: sqlite3.Connection | None = None
         self._owner = -1
-        facts = {name: json.loads(value) for name, value in self._open().execute("SELECT name, value FROM facts")}
+        try:
+            rows = self._open().execute("SELECT name, value FROM facts").fetchall()
+        except sqlite3.DatabaseError as error:
+            raise ValueError(f"index {path}: damaged ({error}); delete it, and it is made again") from error
+        facts = {name: json.loads(value) for name, value in rows}
         self._counts: dict[str, int] = facts["counts"]
         self.left_out: dict[str, int] = facts["left_out"]
         self.unmapped: dict[str, int] = facts["unmapped"]

@@ -94,6 +94,16 @@ def test_a_split_is_a_function_of_the_patient_alone() -> None:
     assert found != [split_of_patient(f"other:{i}") for i in range(5000)]
 
 
+@pytest.mark.parametrize("n_bytes", [0, 50, 5000])
+def test_a_damaged_index_is_named_and_made_again_once_it_is_deleted(tmp_path: Path, n_bytes: int) -> None:
+    path = open_index(tmp_path, "numbers", {}, numbers(400)).path
+    path.write_bytes(path.read_bytes()[:n_bytes])
+    with pytest.raises(ValueError, match=rf"index {path}: damaged .*; delete it, and it is made again"):
+        open_index(tmp_path, "numbers", {}, numbers(400))
+    path.unlink()
+    assert open_index(tmp_path, "numbers", {}, numbers(400)).count("train") == 400
+
+
 def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(PermissionError, match=r"cannot write the index .*; name another folder: index="):
