@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import tyro
 
-from train.ecg import STYLES, draw_page, open_source, read_record, write_record
-from train.ecg.measure import UNITS, measure
+from train.ecg import LEADS, STYLES, draw_page, open_source, read_record, write_record
+from train.ecg.measure import PER_LEAD, UNITS, measure
 from train.ecg.sources import source_options
 
 
@@ -68,7 +68,16 @@ def _measure(arguments: Sequence[str]) -> str:
     config = tyro.cli(MeasureConfig, args=arguments, prog="python -m train.ecg measure")
     record = read_record(config.record, check=config.check)
     found = measure(record.signal, record.hz)
-    return "\n".join(f"{name:14}{_printed(value)} {UNITS[name]}".rstrip() for name, value in found.items())
+    lines = [f"{name:14}{_printed(found[name])} {UNITS[name]}".rstrip() for name in UNITS if name not in PER_LEAD]
+    if found["r"] is not None:
+        lines += ["", "lead  " + "".join(f"{name + ' ' + UNITS[name]:>12}" for name in PER_LEAD)]
+        lines += [f"{lead:6}" + "".join(f"{_in_lead(found[name], lead):>12}" for name in PER_LEAD) for lead in LEADS]
+    return "\n".join(lines)
+
+
+def _in_lead(values: dict[str, float | None] | None, lead: str) -> str:
+    value = None if values is None else values[lead]
+    return "-" if value is None else f"{value:.2f}" if abs(value) < 10 else f"{value:.0f}"
 
 
 def _printed(value: float | None) -> str:

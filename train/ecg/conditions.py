@@ -2,7 +2,7 @@
 
 The numbers are those of textbook criteria (Surawicz & Knilans, Chou's Electrocardiography; AHA/ACCF/HRS 2009
 recommendations, doi:10.1161/CIRCULATIONAHA.108.191095): bundle branch block from 120 ms, first degree block
-above 200 ms, and so on. tests/train/ecg/test_simulate.py measures that they are met.
+above 200 ms, and so on. tests/train/ecg/test_conditions.py measures that they are met.
 """
 
 from collections.abc import Callable

@@ -22,6 +22,13 @@ _QUIET = 2e-3  # mV/ms: the slope that lines have anyway
 _SHAPE = 60  # ms around the QRS that are compared
 _ALIKE = 0.8  # correlation of slopes from which on two beats are of one kind
 _CLEAR = 2.5  # how many times steeper than the usual slope of a lead QRS complexes are, at least
+STEEP = 7e-3  # mV/ms: QRS is steeper, P and T are not
+_AS_OFTEN = 0.6  # a kind with this share of the largest one's beats may be the usual one
+_SURE, _LOWEST = (
+    0.6,
+    0.35,
+)  # shares of the largest heights: a lower one is an ectopic beat if a T wave is never so steep
+SPIKE_HZ = 400  # samples per second that are needed to see a pacemaker's spike as one
 _SPIKE = 0.3  # mV by which a pacemaker's spike leaves its neighbourhood of 11 ms
 
 
@@ -32,13 +39,18 @@ class Beats:
     Attributes:
         signal: without spikes and wander, mV [L, M]; NaN rows are leads without samples.
         at: when each QRS is steepest, ms [B].
-        kinds: beats of one shape, by number; the usual kind first.
+        kinds: beats of one shape, by number; the usual kind first: the largest, or of two that are as frequent, as in
+            bigeminy, the narrower.
+        widths: how long each QRS is steep, ms [B].
+        spikes: a pacemaker's, ms [S].
         cuts: the usual kind's beats that are whole, mV [B, L, W].
     """
 
     signal: np.ndarray
     at: np.ndarray
     kinds: list[list[int]]
+    widths: np.ndarray
+    spikes: np.ndarray
     cuts: np.ndarray
 
     @property
@@ -53,32 +65,39 @@ def middle_mean(values: np.ndarray) -> np.ndarray:
     return np.sort(values, axis=0)[quarter : len(values) - quarter].mean(0)
 
 
-def per_millisecond(signal: np.ndarray, hz: float) -> tuple[np.ndarray, np.ndarray]:
-    """A recording [L, n] at 1 kHz.
+def per_millisecond(signal: np.ndarray, hz: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A recording [L, n] at 1 kHz, without a pacemaker's spikes.
 
     Returns:
-        float64 [L, M], NaN rows for leads that are flat or more than half missing; and where a used lead was missing
-        for a while, bool [M]: those samples are interpolated.
+        float64 [L, M], NaN rows for leads that are flat or more than half missing; where a used lead was missing for a
+        while, bool [M]: those samples are interpolated; and when there were spikes, ms [S].
     """
     ratio = Fraction(1000 / hz).limit_denominator(1000)
     n = int(np.ceil(signal.shape[1] * ratio.numerator / ratio.denominator))
-    out, gaps = np.full((len(signal), n), np.nan), np.zeros(n, bool)
+    out, gaps, spikes = np.full((len(signal), n), np.nan), np.zeros(n, bool), np.zeros(n, bool)
     for row, values in zip(out, signal.astype(float), strict=True):
         known = np.isfinite(values)
         if known.mean() < 0.5 or np.ptp(values[known]) == 0:
             continue
         whole = np.interp(np.arange(len(values)), np.flatnonzero(known), values[known])
+        if hz >= SPIKE_HZ:  # before resampling, which would make ripples of them
+            whole, high = _without_spikes(whole, hz)
+            spikes[np.minimum(high * 1000 / hz, n - 1).astype(int)] = True
         row[:] = resample_poly(whole - np.median(whole), ratio.numerator, ratio.denominator, padtype="line")
+        if hz < SPIKE_HZ:
+            row[:], _ = _without_spikes(row, 1000)
         missing = np.flatnonzero(~known) * 1000 / hz
         gaps[np.unique(np.clip(missing[:, None] + np.arange(1000 / hz), 0, n - 1).astype(int))] = True
-    return out, gaps
+    moments = np.flatnonzero(spikes)
+    return out, gaps, moments[np.diff(moments, prepend=-100) > 20]
 
 
-def _without_spikes(signal: np.ndarray) -> np.ndarray:
-    """Pacemaker spikes are 1 to 3 ms wide; nothing that a heart makes is."""
-    smooth = median_filter(signal, (1, 11))
-    spiky = uniform_filter1d((np.abs(signal - smooth) > _SPIKE).astype(float), 9, axis=1) > 0
-    return np.where(spiky, smooth, signal)
+def _without_spikes(values: np.ndarray, hz: float) -> tuple[np.ndarray, np.ndarray]:
+    """Spikes are 1 to 3 ms wide; nothing that a heart makes is. The rest [n], and which samples were spikes."""
+    smooth = median_filter(values, max(5, 2 * round(0.0055 * hz) - 1))
+    high = np.abs(values - smooth) > _SPIKE
+    spiky = uniform_filter1d(high.astype(float), max(3, 2 * round(0.0045 * hz) - 1)) > 1e-6
+    return np.where(spiky, smooth, values), np.flatnonzero(high)
 
 
 def slopes(signal: np.ndarray) -> np.ndarray:
@@ -90,13 +109,16 @@ def _find(slope: np.ndarray) -> np.ndarray:
     """Where QRS complexes are, ms [B]."""
     size = np.abs(slope)
     against = size / (np.median(size, axis=1, keepdims=True) + _QUIET)
-    steep = np.sqrt(uniform_filter1d((against**2).mean(0), 60))  # squares: a T wave is long, a QRS complex is steep
+    energy = uniform_filter1d((against**2).mean(0), 60)  # squares: a T wave is long, a QRS complex is steep
+    steep = np.sqrt(np.maximum(energy, 0))  # running sums may end a little below 0
     peaks, found = find_peaks(steep, distance=REFRACTORY, height=0)
     heights = found["peak_heights"]
     largest = np.sort(heights)[::-1][: max(3, slope.shape[1] // 2000)]
     if not len(largest) or np.median(largest) < _CLEAR:
         return np.empty(0, int)
-    return peaks[heights > 0.45 * np.median(largest)]
+    share = heights / np.median(largest)
+    steepest = np.array([size[:, max(t - 40, 0) : t + 40].max() for t in peaks])
+    return peaks[(share > _SURE) | ((share > _LOWEST) & (steepest > 2 * STEEP))]
 
 
 def _group(slope: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, list[list[int]]]:
@@ -162,14 +184,34 @@ def _wander(signal: np.ndarray, at: np.ndarray, kinds: list[list[int]]) -> np.nd
     return wander
 
 
+def _widths(signal: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Ms from the first to the last steep moment of each QRS, without pauses of 14 ms [B]."""
+    steep = np.abs(np.gradient(uniform_filter1d(signal, 9, axis=1), axis=1)).max(0) > STEEP
+    total = np.concatenate([np.zeros(15, int), np.cumsum(steep), np.full(14, steep.sum())])
+    calm = total[14:] == total[:-14]  # calm[t + 14]: no steep moment in t .. t + 13; steep before the recording is not
+    widths = []
+    for moment in at:
+        off = int(calm[moment + 14 :].argmax())
+        on = int(calm[: moment + 1][::-1].argmax())  # the 14 ms that end before moment - on
+        widths.append(on + off - 8)  # 8 ms are the smoothing's
+    return np.array(widths)
+
+
+def _usual_first(kinds: list[list[int]], widths: np.ndarray) -> list[list[int]]:
+    often = [kind for kind in kinds if len(kind) > _AS_OFTEN * len(kinds[0])]
+    usual = min(often, key=lambda kind: float(np.median(widths[kind])))
+    return [usual, *(kind for kind in kinds if kind is not usual)]
+
+
 def find_beats(signal: np.ndarray, hz: float) -> Beats:
     """Clean a recording [L, n] and find its beats; none where nothing is clearly steeper than the rest."""
-    whole, gaps = per_millisecond(signal, hz)
+    whole, gaps, spikes = per_millisecond(signal, hz)
     used = np.isfinite(whole).all(1)
-    nothing = Beats(whole, np.empty(0, int), [], np.empty((0, 12, 0)))
+    none = np.empty(0, int)
+    nothing = Beats(whole, none, [], none, none, np.empty((0, 12, 0)))
     if not used.any() or whole.shape[1] < 1000:
         return nothing
-    clean = _without_spikes(whole[used])
+    clean = whole[used]
     slope = slopes(clean)
     at = _find(slope)
     if not len(at):
@@ -178,5 +220,7 @@ def find_beats(signal: np.ndarray, hz: float) -> Beats:
     order = np.argsort(at)
     at, kinds = at[order], [sorted(int(np.flatnonzero(order == i)[0]) for i in kind) for kind in kinds]
     whole[used] = clean - _wander(clean, at, kinds)
+    widths = _widths(whole[used], at)
+    kinds = _usual_first(kinds, widths)
     untouched = [t for t in at[kinds[0]] if not gaps[max(t - BEFORE, 0) : t + AFTER].any()]
-    return Beats(whole, at, kinds, cut(whole, np.array(untouched, int)))
+    return Beats(whole, at, kinds, widths, spikes, cut(whole, np.array(untouched, int)))

@@ -1,7 +1,7 @@
-"""A recording measured from its samples alone, as a reader with calipers would: rate, intervals, axis.
+"""A recording measured from its samples alone, as a reader with calipers would: rhythm, intervals, axis, amplitudes.
 
-The usual beat is measured (train/ecg/detect.py). QRS begins and ends where the steepest lead turns slow; P begins and T
-ends where no lead is off the line any more. Whatever cannot be told is None, never a guess.
+The usual beat is measured (train/ecg/detect.py finds it, train/ecg/waves.py its waves). Whatever cannot be told is
+None, never a guess. Nothing here knows how the simulator makes a beat.
 
 Shapes: L = 12 leads, W milliseconds of a beat, B beats.
 """
@@ -9,20 +9,26 @@ Shapes: L = 12 leads, W milliseconds of a beat, B beats.
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import uniform_filter1d
 
-from train.ecg.detect import BEFORE, Beats, find_beats, middle_mean
+from train.ecg.atria import beats_alone, fibrillates, flutters
+from train.ecg.detect import SPIKE_HZ, Beats, find_beats
 from train.ecg.leads import FROM_I_AND_II, LEADS
+from train.ecg.waves import AMPLITUDES, Waves, delineate
 
 UNITS = {
-    "n_beats": "", "heart_rate": "1/min", "rr": "ms", "rr_variation": "ms", "regular": "",
-    "pr": "ms", "qrs": "ms", "qt": "ms", "qtc": "ms", "axis": "degrees",
+    "n_beats": "", "heart_rate": "1/min", "rr": "ms", "rr_variation": "ms", "rr_spread": "", "regular": "",
+    "n_early": "", "n_wide_early": "", "spike": "", "p_before_qrs": "", "undulates": "", "atrial_rate": "1/min",
+    "pr": "ms", "p_width": "ms", "qrs": "ms", "slur": "ms", "qt": "ms", "qtc": "ms", "axis": "degrees",
+    **dict.fromkeys(AMPLITUDES, "mV"), "q_width": "ms",
 }  # fmt: skip
-STEEP = 7e-3  # mV/ms: QRS is steeper, P and T are not
-P_LEVEL, T_LEVEL = 0.012, 0.020  # mV off the line from which on a wave has begun, where the noise allows
+PER_LEAD = (*AMPLITUDES, "q_width")
 _REGULAR_MS = 120  # RR of a regular rhythm varies less
 _FEWEST = 3  # beats for an average
-_ALIKE = 0.4  # correlation of a beat's P wave with the other beats': that of chance is near 0
+_EARLY, _EARLY_AND_WIDE = 0.75, 0.85  # of the usual RR
+_WIDER_MS = 30  # than the usual QRS
+_SPREAD = 0.1  # standard deviation of RR to its mean, above which no narrow beat is called early
+_LONG_RR_MS = 800  # P waves that the beats do not follow are seen between slow beats only
+_SHORT_RR_MS = 550  # flutter waves would have no room to repeat themselves
 
 
 def measure(signal: np.ndarray, hz: float) -> dict[str, Any]:
@@ -33,8 +39,14 @@ def measure(signal: np.ndarray, hz: float) -> dict[str, Any]:
         hz: samples per second, 100 or more.
 
     Returns:
-        The names of `EcgRecord.truth`, in UNITS: `n_beats`, `heart_rate`, `rr` (median), `rr_variation` (largest minus
-        smallest RR), `regular`, `pr`, `qrs`, `qt`, `qtc` (Fridericia 1920), `axis`; None for what cannot be told.
+        The names of `EcgRecord.truth` and some more, in UNITS; None for what cannot be told:
+        rhythm: `n_beats`, `heart_rate`, `rr` (median), `rr_variation` (largest minus smallest RR), `rr_spread`
+        (standard deviation to mean), `regular`, `n_early` and, of them, `n_wide_early`, `spike` (a
+        pacemaker's, before the beats; needs 400 Hz), `p_before_qrs`, `undulates` (fibrillation or flutter waves),
+        `atrial_rate`;
+        the usual beat: `pr`, `p_width`, `qrs`, `slur` (from its beginning until it is half as steep as it gets), `qt`,
+        `qtc` (Fridericia 1920), `axis`;
+        PER_LEAD, each a dictionary with every lead: see `Waves.amplitudes`.
 
     Raises:
         ValueError: if the signal has not twelve rows, or hz is below 100.
@@ -49,98 +61,104 @@ def measure(signal: np.ndarray, hz: float) -> dict[str, Any]:
     if len(beats.at) < 2:
         return out
     out.update(_timing(beats))
-    bigeminy = len(beats.kinds) > 1 and len(beats.kinds[1]) > 0.6 * len(beats.kinds[0])  # which beat is the usual one?
-    if len(beats.cuts) >= _FEWEST and not bigeminy:
-        out.update(_intervals(beats, out["rr"]))
-    if out["qt"] is not None:
-        out["qtc"] = out["qt"] / (60 / out["heart_rate"]) ** (1 / 3)
+    out["spike"] = _paced(beats) if hz >= SPIKE_HZ else None
+    if len(beats.cuts) < _FEWEST:
+        return out
+    waves = delineate(beats.cuts, beats.usual, *_neighbours(beats))
+    if waves is not None:
+        out.update(_atria(beats, waves, out))
+        out.update(_intervals(waves, out))
     return out
 
 
+def _usual_rr(beats: Beats) -> float:
+    """Median ms from a usual beat to the next usual one; half of the double where they never follow each other."""
+    usual = np.isin(np.arange(len(beats.at)), beats.kinds[0])
+    rr = np.diff(beats.at)
+    pairs = rr[usual[:-1] & usual[1:]]
+    return float(np.median(pairs) if len(pairs) > 1 else np.mean(rr))
+
+
+def _neighbours(beats: Beats) -> tuple[float, float]:
+    """Median ms from the beat before a usual one, and to the beat after it, of whatever kind."""
+    rr, usual = np.diff(beats.at), np.array(beats.kinds[0])
+    before, after = rr[usual[usual > 0] - 1], rr[usual[usual < len(rr)]]
+    return tuple(float(np.median(values if len(values) else rr)) for values in (before, after))  # type: ignore[return-value]
+
+
 def _timing(beats: Beats) -> dict[str, Any]:
-    """Rate and regularity. The rate is the mean of the intervals near the median one, so early beats do not count."""
+    """Rate, regularity and beats that come too soon. The rate is the mean RR between beats that come in time."""
     rr = np.diff(beats.at).astype(float)
-    middle = float(np.median(rr))
-    near = rr[np.abs(rr - middle) < 0.25 * middle]
-    mean = float(near.mean() if len(near) > 0.6 * len(rr) else rr.mean())
+    wide, narrow = _early(beats)
+    early = wide | narrow
+    others = np.array([x for number, x in enumerate(rr) if not {number, number + 1} & early])
+    usual = others if len(others) > 1 else rr
+    near = usual[np.abs(usual - np.median(usual)) < 0.25 * np.median(usual)]  # a beat that was missed does not count
+    steady = len(usual) > 2 and usual.std() < _SPREAD * usual.mean()
     variation = float(np.ptp(rr)) if len(rr) > 1 else None
-    regular = None if variation is None else variation < _REGULAR_MS
-    return {"heart_rate": 60_000 / mean, "rr": middle, "rr_variation": variation, "regular": regular}
-
-
-def _intervals(beats: Beats, rr: float) -> dict[str, Any]:
-    """PR, QRS, QT and axis of the usual beat."""
-    cuts = uniform_filter1d(beats.cuts[:, np.isfinite(beats.usual).all(1)], 11, axis=2, mode="nearest")
-    beat, used = middle_mean(cuts), np.isfinite(beats.usual).all(1)
-    on, off = _qrs(beats.usual[used])
-    if not 40 <= off - on <= 260:
-        return {}
-    quiet = _quiet(beat, on)
-    beat = beat - beat[:, quiet : quiet + 16].mean(1, keepdims=True)
-    noise = float(np.std(cuts - cuts.mean(0), axis=0).max(0).mean()) / np.sqrt(len(cuts))
-    p_on, t_off = _p_begin(beat, cuts, on, noise), _t_end(beat, on, off, rr, noise)
-    net = np.full(len(LEADS), np.nan)
-    net[used] = beat[:, on:off].sum(1)
     return {
-        "qrs": float(off - on),
-        "pr": None if p_on is None else float(on - p_on),
-        "qt": None if t_off is None else float(t_off - on),
-        "axis": frontal_axis(net),
+        "heart_rate": 60_000 / float((near if len(near) > 0.8 * len(usual) or steady else usual).mean()),
+        "rr": float(np.median(rr)),
+        "rr_variation": variation,
+        "rr_spread": float(rr.std() / rr.mean()) if len(rr) > 1 else None,
+        "regular": None if variation is None else variation < _REGULAR_MS,
+        "n_early": len(early),
+        "n_wide_early": len(wide),
     }
 
 
-def _qrs(beat: np.ndarray) -> tuple[int, int]:
-    """First and last ms of the QRS in [l, W]: going out from its middle, until no lead is steep for 14 ms."""
-    steep = np.abs(np.gradient(uniform_filter1d(beat, 9, axis=1), axis=1)).max(0) > STEEP
-    on = off = BEFORE
-    while on > 14 and steep[on - 14 : on].any():
-        on -= 1
-    while off < len(steep) - 14 and steep[off : off + 14].any():
-        off += 1
-    return on + 4, off - 4  # half of the smoothing
+def _early(beats: Beats) -> tuple[set[int], set[int]]:
+    """Wide and narrow beats that come too soon; the first of a recording is known by its shape only."""
+    rr = np.diff(beats.at, prepend=beats.at[0]) / _usual_rr(beats)
+    width = float(np.median(beats.widths[beats.kinds[0]])) + _WIDER_MS
+    others = {number for kind in beats.kinds[1:] for number in kind}
+    wide: set[int] = set()
+    for n in sorted(n for n in others if beats.widths[n] > width):
+        if n == 0 or rr[n] < _EARLY_AND_WIDE or n - 1 in wide:  # two in a row: the second is no escape beat
+            wide.add(n)
+    narrow = {n for n in range(1, len(rr)) if rr[n] < _EARLY and n not in wide and n - 1 not in wide}
+    rest = [x for n, x in enumerate(rr) if n and not {n, n - 1} & (wide | narrow)]
+    irregular = len(rest) > 2 and float(np.std(rest)) > _SPREAD
+    return wide, set() if irregular else narrow
 
 
-def _quiet(beat: np.ndarray, on: int) -> int:
-    """Where the 16 quietest ms before the QRS begin: flat, and near where the line is most of the time."""
-    line = np.median(beat, axis=1, keepdims=True)
-    costs = [
-        float(np.ptp(part, axis=1).max() + 0.3 * np.abs(part.mean(1, keepdims=True) - line).max())
-        for part in (beat[:, first : first + 16] for first in range(max(on - 260, 0), on - 15))
-    ]
-    return max(on - 260, 0) + int(np.argmin(costs))
+def _paced(beats: Beats) -> bool:
+    """Whether a spike stands in the 130 ms before most beats."""
+    before = [bool(((beats.spikes > t - 130) & (beats.spikes < t + 20)).any()) for t in beats.at]
+    return float(np.mean(before)) > 0.6
 
 
-def _p_begin(beat: np.ndarray, cuts: np.ndarray, on: int, noise: float) -> int | None:
-    """First ms of the P wave; None without one that begins on the line and comes before every beat."""
-    size = np.abs(beat[:, :on]).max(0)
-    level = max(P_LEVEL, 3 * noise)
-    foot = int(size[on - 45 :].argmin()) + on - 45
-    edges = np.diff((uniform_filter1d(size[:foot], 9) > level).astype(int), prepend=0, append=0)
-    runs = zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True)
-    waves = [(int(a), int(b)) for a, b in runs if 40 < b - a < 180 and a > 20]
-    if not waves:
-        return None
-    first, last = waves[-1]
-    likeness = []
-    for number in range(len(cuts)):
-        other = np.delete(cuts, number, axis=0).mean(0)[:, first:last]
-        own = cuts[number][:, first:last]
-        a, b = own - own.mean(1, keepdims=True), other - other.mean(1, keepdims=True)
-        likeness.append(float((a * b).sum() / (np.sqrt((a**2).sum() * (b**2).sum()) + 1e-12)))
-    return first if np.median(likeness) > _ALIKE else None
+def _atria(beats: Beats, waves: Waves, rhythm: dict[str, Any]) -> dict[str, Any]:
+    """Whether P waves come before the beats, or waves run through them, and how often."""
+    regular = rhythm["rr_spread"] is None or rhythm["rr_spread"] < _SPREAD
+    rate = flutters(waves) if regular else fibrillates(beats) if waves.p is None else None
+    if rate is not None:
+        return {"p_before_qrs": False, "undulates": True, "atrial_rate": rate}
+    hidden = regular and waves.after < _SHORT_RR_MS and (waves.p is None or waves.never_rests())
+    undulates = None if hidden else False
+    if waves.p is not None:
+        return {"p_before_qrs": True, "undulates": undulates, "atrial_rate": rhythm["heart_rate"]}
+    alone = beats_alone(beats) if waves.after > _LONG_RR_MS else None
+    return {"p_before_qrs": False, "undulates": undulates, "atrial_rate": alone}
 
 
-def _t_end(beat: np.ndarray, on: int, off: int, rr: float, noise: float) -> int | None:
-    """Last ms of the T wave; None if there is none, or it runs into the next beat."""
-    size = np.abs(beat).max(0)
-    last = min(round(on + rr) - 40, beat.shape[1])
-    first = off + 80
-    if last - first < 60:
-        return None
-    peak = first + int(size[first:last].argmax())
-    level = max(T_LEVEL, 3 * noise, 0.06 * float(size[peak]))
-    calm = np.flatnonzero(size[peak:last] <= level)
-    return peak + int(calm[0]) if calm.size and size[peak] > 2 * level else None
+def _intervals(waves: Waves, rhythm: dict[str, Any]) -> dict[str, Any]:
+    """Intervals, axis and amplitudes of the usual beat."""
+    p = waves.p if rhythm["p_before_qrs"] else None
+    flutter = rhythm["undulates"] and rhythm["rr_spread"] < _SPREAD  # T ends somewhere under its waves
+    qt = None if waves.t_end is None or flutter else float(waves.t_end - waves.on)
+    amplitudes = waves.amplitudes()
+    return {
+        "pr": None if p is None else float(waves.on - p[0]),
+        "p_width": None if p is None else float(p[1] - p[0]),
+        "qrs": float(waves.off - waves.on),
+        "slur": waves.slur(),
+        "qt": qt,
+        "qtc": None if qt is None else qt / (60 / rhythm["heart_rate"]) ** (1 / 3),
+        "axis": frontal_axis(waves.beat[:, waves.on : waves.off].sum(1)),
+        **amplitudes,
+        "p": None if p is None else amplitudes["p"],
+    }
 
 
 def frontal_axis(net: np.ndarray) -> float | None:

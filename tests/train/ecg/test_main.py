@@ -46,10 +46,16 @@ def test_page_draws_what_draw_page_draws(record: Path, tmp_path: Path, capsys) -
 
 def test_measure_prints_numbers_with_their_units(record: Path, capsys) -> None:
     assert main(["measure", str(record)]) == 0
-    printed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[-10:])
+    lines = capsys.readouterr().out.splitlines()
+    printed = dict(line.split(maxsplit=1) for line in lines if " " in line)
     rate = read_record(record).truth["heart_rate"]
     assert printed["heart_rate"].endswith(" 1/min")
     assert abs(float(printed["heart_rate"].split()[0]) - rate) < 0.1 * rate
+    truth, heights = (
+        read_record(record).truth["r"],
+        dict(zip(printed["lead"].split()[::2], printed["V5"].split(), strict=True)),
+    )
+    assert abs(float(heights["r"]) - truth["V5"]) < 0.1
 
 
 @pytest.mark.parametrize(
