@@ -8,6 +8,8 @@ stopped. What stands in a shard depends on the settings alone, not on who render
 import hashlib
 import io
 import json
+import os
+import platform
 import tarfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -223,9 +225,13 @@ def prepare_folder(rendering: Rendering, out: Path) -> None:
     """
     out.mkdir(parents=True, exist_ok=True)
     settings, path = json.dumps(asdict(rendering), indent=1), out / SETTINGS
-    if path.exists() and json.loads(path.read_text()) != json.loads(settings):
-        raise FileExistsError(f"{path} has other settings; name another folder")
-    path.write_text(settings)
+    if path.exists():
+        if json.loads(path.read_text()) != json.loads(settings):
+            raise FileExistsError(f"{path} has other settings; name another folder")
+        return
+    unfinished = out / f"{SETTINGS}.{platform.node()}.{os.getpid()}"
+    unfinished.write_text(settings)
+    unfinished.rename(path)  # whole or not there: other machines and processes may be reading it
 
 
 def render(

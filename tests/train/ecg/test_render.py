@@ -11,7 +11,7 @@ from tests.tools.ecg_sets import ptbxl_row, write_ptbxl
 from train.ecg import DISTORTIONS, PRESETS, STYLES, draw_page, open_source
 from train.ecg.__main__ import choose_part, main, parse_options
 from train.ecg.paper_style import LAYOUTS
-from train.ecg.render import Rendering, redraw, render, render_shard, shard_name
+from train.ecg.render import Rendering, prepare_folder, redraw, render, render_shard, shard_name
 
 SIX = Rendering(
     source="simulated",
@@ -144,6 +144,16 @@ def test_a_stopped_run_goes_on_where_it_stopped(folder: Path, tmp_path: Path) ->
     (out / f"{shard_name(SIX, 1)}.tar.part").write_bytes(b"half of a shard")
     assert run(SIX, out) == [(1, 3, 0), (2, 3, 2), (3, 3, 2)]
     assert files_of(out) == files_of(folder)
+
+
+def test_the_settings_are_written_once_and_whole(tmp_path: Path) -> None:
+    """Other machines and ranks read them meanwhile."""
+    prepare_folder(SIX, tmp_path)
+    before = (tmp_path / "render.json").stat()
+    prepare_folder(SIX, tmp_path)
+    assert (tmp_path / "render.json").stat().st_ino == before.st_ino
+    assert [path.name for path in tmp_path.iterdir()] == ["render.json"]
+    assert json.loads((tmp_path / "render.json").read_text())["seed"] == 8
 
 
 def test_a_published_set_keeps_its_names(tmp_path: Path) -> None:
