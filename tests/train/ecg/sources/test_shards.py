@@ -115,6 +115,15 @@ def test_shards_whose_pictures_are_all_there_stay_packed(folder: Path) -> None:
     assert not (folder / UNPACKED).exists()
 
 
+def test_unpacked_shards_may_take_the_place_of_the_compressed_ones(folder: Path) -> None:
+    load(folder)
+    for name in ("shard_1.tar.gz", "more/shard_2.tgz"):
+        (folder / name).unlink()
+        (folder / UNPACKED / f"{name}.tar").rename(folder / f"{name}.tar")
+    assert [number_of(record) for record in load(folder)] == [1, 2, 3]
+    assert unpacked(folder) == {}
+
+
 def test_a_shard_beside_its_own_tar_is_passed_over(folder: Path) -> None:
     for name, tar in (("shard_1.tar.gz", "shard_1.tar"), ("more/shard_2.tgz", "more/shard_2.tar")):
         (folder / tar).write_bytes(gzip.decompress((folder / name).read_bytes()))
