@@ -7,6 +7,7 @@ memory smaller (recomputation) is not counted: the share of the peak is that of 
 
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from lora import LoraLinear
@@ -106,3 +107,8 @@ def step_flops(model: MiniMllama, work: Work) -> tuple[float, float]:
 def peak_flops(device_name: str) -> float | None:
     """FLOP/s of a card in bfloat16, None if it is not known."""
     return next((peak for part, peak in PEAKS.items() if part in device_name), None)
+
+
+def device_peak(device: torch.device) -> float | None:
+    """FLOP/s of this device in bfloat16, None if it is not known."""
+    return peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None

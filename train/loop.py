@@ -23,7 +23,7 @@ from train.curves import draw_curves
 from train.dataset import Batch
 from train.distributed import World, choose_device, restarts, start, stop
 from train.faults import NotFiniteError, StopSignal, only_run, write_report
-from train.flops import Work, peak_flops, step_flops
+from train.flops import Work, device_peak, step_flops
 from train.log import StepLog, read_log, read_validations
 from train.optim import MasterAdamW, learning_rate
 from train.rehearse import rehearse
@@ -132,7 +132,7 @@ def _steps(run: Run, log: StepLog | None) -> Iterator[dict[str, Any]]:
     batches = load_batches(setup, run.progress.position, setup.n_steps * per_step)
     setup.model.train()
     began, first = time.perf_counter(), run.progress.step
-    peak = peak_flops(torch.cuda.get_device_name(setup.device)) if setup.device.type == "cuda" else None
+    peak = device_peak(setup.device)
     for step in range(first, setup.n_steps):
         started = time.perf_counter()
         micro = [next(batches) for _ in range(config.batch.accumulate)]

@@ -136,15 +136,18 @@ def measured_cases(world: World, configs: list[RunConfig]) -> list[tuple[int, fl
     return [measured(world, FEW_TOKENS, config) for config in configs]
 
 
-def several(strategy: str, method: str, *, recompute: bool = False, accumulate: int = 1) -> RunConfig:
+def several(
+    strategy: str, method: str, *, recompute: bool = False, accumulate: int = 1, dtype: str = "float32"
+) -> RunConfig:
     """A recipe for several ranks."""
-    return recipe(
+    config = recipe(
         TuneConfig(method=method, r=16, alpha=16, dropout=0.0),
         recompute=recompute,
         case=FEW_TOKENS,
         shard=ShardConfig(strategy=strategy),
         batch=BatchConfig(images_per_forward=FEW_TOKENS.pages, accumulate=accumulate),
     )
+    return replace(config, compute=replace(config.compute, dtype=dtype))
 
 
 def main(arguments: Sequence[str]) -> None:

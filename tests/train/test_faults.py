@@ -1,30 +1,39 @@
 """Signals, numbers that are not finite, too little memory, a full disk, two runs in one folder."""
 
 import json
+import math
 import os
 import resource
 import shutil
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from minimllama import save_model
+from tests.tools.gloo import run_ranks
 from tests.tools.tiny import tiny_model
 from tests.train.conftest import MakeConfig, differences, saved_state
 from tests.train.test_checkpoint import RECIPE, save, trained
-from train.checkpoint import latest_checkpoint, load_checkpoint
-from train.config import RunConfig
+from train.__main__ import main
+from train.checkpoint import Progress, begin_checkpoint, latest_checkpoint, load_checkpoint
+from train.config import RunConfig, to_toml
+from train.distributed import World
 from train.faults import NotFiniteError, OutOfMemoryError, StopSignal, only_run
 from train.log import read_log
 from train.loop import run
 from train.optim import MasterAdamW
 from train.rehearse import rehearse, worst_batch
 from train.setup import load_batches, prepare
+from train.shard import ShardConfig
 from train.step import train_step
+from train.whole import whole_model
 
 # signals
 
@@ -86,11 +95,12 @@ def broken_checkpoint(tmp_path: Path, checkpoint: Path) -> Path:
 
 
 def test_a_run_ends_after_some_such_steps_in_a_row_and_says_where_it_began(
-    make_config: MakeConfig, broken_checkpoint: Path
+    make_config: MakeConfig, broken_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = make_config(model=str(broken_checkpoint), optim={"nonfinite": 2})
-    with pytest.raises(NotFiniteError, match="loss nan, gradient norm nan on records sim-3-train-"):
-        run(config)
+    (tmp_path / "recipe.toml").write_text(to_toml(config))
+    assert main(["run", "--recipe", str(tmp_path / "recipe.toml")]) == 1
+    assert "error: loss nan, gradient norm nan on records sim-3-train-" in capsys.readouterr().err
     logged = [(line["step"], line["loss"], line["grad_norm"]) for line in read_log(config.folder)]
     assert logged == [(1, None, None), (2, None, None)]
     reports = sorted(config.folder.glob("nonfinite-*.json"))
@@ -113,6 +123,56 @@ def test_such_a_step_is_not_applied(make_config: MakeConfig) -> None:
     assert all(torch.equal(p, before[name]) for name, p in optimizer.masters.items())
     assert not optimizer.adamw.state
     assert all(p.grad is None for p in setup.model.parameters())
+
+
+# one rank of two
+
+
+def trouble_on_rank_1(world: World, config: RunConfig) -> dict[str, Any]:
+    """A block that gives numbers that are not finite, then a disk that refuses; the other rank has neither."""
+    setup = prepare(config, world)
+    optimizer = MasterAdamW(setup.model, config.optim)
+    before = {name: p.clone() for name, p in optimizer.masters.items()}
+    batches, here = list(load_batches(setup, 0, 4)), world.rank == 1
+
+    def spoil(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        return output * torch.nan if here else output
+
+    hook = setup.model.text.layers[2].register_forward_hook(spoil)
+    with pytest.raises(NotFiniteError) as caught:
+        train_step(setup, batches, optimizer, lr=0.01)
+    hook.remove()
+    assert all(torch.equal(p, before[name]) for name, p in optimizer.masters.items())
+    found: dict[str, Any] = {"ranks": caught.value.report["ranks"], **train_step(setup, batches, optimizer, lr=0.01)}
+
+    def save_here(step: int) -> None:
+        adapter = whole_model(setup, adapter_only=True)
+        progress = Progress(step=step, position=4 * step)
+        begin_checkpoint(config.folder, adapter, optimizer, progress, RECIPE, "lora", 2, world=world).finish()
+
+    save_here(1)
+    with (
+        files_of_at_most(20_000) if here else nullcontext(),
+        pytest.raises(OSError, match="checkpoint-2 could not") as disk,
+    ):
+        save_here(2)
+    return {**found, "disk": str(disk.value), "latest": latest_checkpoint(config.folder)}
+
+
+def test_what_goes_wrong_on_one_rank_stops_both_and_is_found_there(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(
+        batch={"images_per_forward": 1, "accumulate": 2}, tuning={"dropout": 0.0}, shard=ShardConfig(strategy="zero3")
+    )
+    for rank in run_ranks(2, trouble_on_rank_1, config):
+        bad = [[name for name, value in one["activation_maxima"].items() if math.isnan(value)] for one in rank["ranks"]]
+        assert bad[0] == []
+        assert bad[1][0] == "text.layers.2"
+        assert [len(one["records"]) for one in rank["ranks"]] == [2, 2]
+        assert math.isfinite(rank["loss"])  # the step after is applied as usual
+        assert math.isfinite(rank["grad_norm"])
+        assert "checkpoint-1 is untouched" in rank["disk"]
+        assert rank["latest"] == config.folder / "checkpoint-1"
+    assert sorted(path.name for path in config.folder.iterdir()) == ["checkpoint-1", "latest"]
 
 
 # memory
@@ -164,19 +224,30 @@ def test_the_largest_batch_of_the_recipe_can_run_first_and_leaves_no_trace(make_
 # disk and folder
 
 
-def test_a_disk_that_refuses_is_said_loudly_and_the_checkpoint_before_stays(tmp_path: Path) -> None:
-    """The process may write files of 20 kB at most; a checkpoint has larger ones."""
-    model, optimizer = trained()
-    good = save(tmp_path, model, optimizer, 1)
+@contextmanager
+def files_of_at_most(n_bytes: int) -> Iterator[None]:
+    """This process may write no larger ones: a disk that is full."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
     try:
-        with pytest.raises(OSError, match=r"checkpoint-2 could not be saved .*; checkpoint-1 is untouched"):
-            save(tmp_path, model, optimizer, 2)
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_disk_that_refuses_is_said_loudly_and_the_checkpoint_before_stays(tmp_path: Path, background: bool) -> None:
+    """A checkpoint has files of more than 20 kB."""
+    model, optimizer = trained()
+    good = save(tmp_path, model, optimizer, 1)
+    options = (tmp_path, model, optimizer, Progress(step=2, position=8), RECIPE, "lora", 2)
+    with (
+        files_of_at_most(20_000),
+        pytest.raises(OSError, match=r"checkpoint-2 could not be saved .*; checkpoint-1 is untouched"),
+    ):
+        begin_checkpoint(*options, background=background).finish()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-1", "latest"]
     assert load_checkpoint(good, trained(0)[1], RECIPE).step == 1
     save(tmp_path, model, optimizer, 2)  # once there is room again

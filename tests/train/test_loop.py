@@ -209,6 +209,13 @@ def test_a_single_process_adds_up_bfloat16_gradients_in_float32(make_config: Mak
     assert torch.equal(optimizer.masters["projector.weight"].grad, expected)  # type: ignore[arg-type]
 
 
+def test_a_known_devices_share_of_its_peak_is_logged(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if this processor were a card of a gigaflop per second."""
+    monkeypatch.setattr("train.loop.device_peak", lambda device: 1e9)
+    for line in read_log(run(make_config(optim={"steps": 1}))):
+        assert line["model_flops_utilisation"] == line["model_flops_per_s"] / 1e9 > 0
+
+
 def test_questions_about_one_page_share_one_pass_of_the_tower(make_config: MakeConfig) -> None:
     setup = prepare(make_config(data={"questions_per_image": 5}))
     batch = next(iter(load_batches(setup, 0, 2)))

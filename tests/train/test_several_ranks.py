@@ -73,6 +73,14 @@ def plain(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> RunConf
     return config
 
 
+@pytest.fixture(scope="module")
+def spread(plain: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """The same on two ranks under hsdp: its state lies in the files of both."""
+    config = recipe(tmp_path_factory.mktemp("spread"), Path(plain.model), "hsdp", 1, 2)
+    run_ranks(2, run_from, config)
+    return config
+
+
 # property
 
 
@@ -104,13 +112,19 @@ def test_every_checkpoint_holds_the_whole_adapter(two: tuple[RunConfig, RunConfi
     assert all(bool((t != 0).any(dim=1).all()) for name, t in tensors.items() if "lora_B" in name)
 
 
-@pytest.mark.parametrize(("n_ranks", "strategy"), [(4, "zero3"), (2, "hsdp"), (1, "none")])
+def test_a_run_on_two_ranks_has_the_losses_of_one_process(plain: RunConfig, spread: RunConfig) -> None:
+    ours, theirs = read_log(spread.folder), read_log(plain.folder)
+    for name in ("loss", "grad_norm"):
+        assert [line[name] for line in ours] == pytest.approx([line[name] for line in theirs], rel=1e-5)
+
+
+@pytest.mark.parametrize(("before", "n_ranks", "strategy"), [(1, 2, "zero1"), (2, 4, "zero3"), (2, 1, "none")])
 def test_on_another_number_of_ranks_it_goes_on_with_the_same_losses(
-    plain: RunConfig, tmp_path: Path, n_ranks: int, strategy: str
+    plain: RunConfig, spread: RunConfig, tmp_path: Path, before: int, n_ranks: int, strategy: str
 ) -> None:
-    """From a checkpoint of one process, without dropout; within 1e-5."""
+    """From a checkpoint of one process, or of two ranks, without dropout; within 1e-5."""
     base = recipe(tmp_path, Path(plain.model), strategy, 1, 4 // n_ranks)
-    config = halfway(base, plain.folder)
+    config = halfway(base, plain.folder if before == 1 else spread.folder)
     if n_ranks == 1:
         run(config)
     else:
