@@ -118,6 +118,8 @@ def steps_of(ablation: Ablation, run: OneRun, processes: int) -> list[tuple[Path
 
 def _settings(ablation: Ablation, run: OneRun, processes: int) -> dict[str, object]:
     recipe = json.loads(json.dumps(asdict(run.recipe)))
+    if run.seed is None:  # nothing else of the recipe reaches a model that is not trained
+        recipe = {"model": recipe["model"], "semantics": recipe["semantics"], "page": recipe["data"]["page"]}
     return {"recipe": recipe, "score": asdict(ablation.score), "processes": processes}
 
 

@@ -140,6 +140,17 @@ def test_changed_settings_are_refused_before_anything_runs(ablation: Path, tmp_p
     assert not (out / "untuned").exists()
 
 
+def test_the_untuned_model_has_no_settings_of_training(ablation: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    before = [_settings(spec, run, 1) for spec in [load_ablation(ablation)] for run in runs_of(spec, tmp_path)]
+    recipe.write_text(recipe.read_text().replace("steps = 2", "steps = 3"))
+    after = [_settings(spec, run, 1) for spec in [load_ablation(ablation)] for run in runs_of(spec, tmp_path)]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, False]
+    recipe.write_text(recipe.read_text().replace('page = "nano"', 'page = "tile448"'))
+    spec = load_ablation(ablation)
+    assert _settings(spec, runs_of(spec, tmp_path)[0], 1) != before[0]
+
+
 def test_a_dry_run_shows_commands_and_cost_and_writes_nothing(ablation: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "out"
     words = ["ablate", "--ablation", str(ablation), "--out", str(out), "--preset", "nano", "--dry-run"]
