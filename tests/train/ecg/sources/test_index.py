@@ -43,7 +43,7 @@ def _open(folder: str) -> int:
 
 
 def test_of_several_processes_one_makes_it(tmp_path: Path) -> None:
-    with multiprocessing.get_context("spawn").Pool(3) as pool:
+    with multiprocessing.get_context("fork").Pool(3) as pool:
         assert pool.map(_open, [str(tmp_path)] * 6) == [300] * 6
     assert (tmp_path / "journal").read_text() == "built\n"
 
