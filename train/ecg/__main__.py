@@ -68,20 +68,24 @@ def _measure(arguments: Sequence[str]) -> str:
     config = tyro.cli(MeasureConfig, args=arguments, prog="python -m train.ecg measure")
     record = read_record(config.record, check=config.check)
     found = measure(record.signal, record.hz)
-    lines = [f"{name:14}{_printed(found[name])} {UNITS[name]}".rstrip() for name in UNITS if name not in PER_LEAD]
+    lines = [
+        f"{name:14}{_printed(found[name], 0 if unit else 2)} {unit}".rstrip()
+        for name, unit in UNITS.items()
+        if name not in PER_LEAD
+    ]
     if found["r"] is not None:
         lines += ["", "lead  " + "".join(f"{name + ' ' + UNITS[name]:>12}" for name in PER_LEAD)]
-        lines += [f"{lead:6}" + "".join(f"{_in_lead(found[name], lead):>12}" for name in PER_LEAD) for lead in LEADS]
+        lines += [f"{lead:6}" + "".join(f"{_in_lead(found, name, lead):>12}" for name in PER_LEAD) for lead in LEADS]
     return "\n".join(lines)
 
 
-def _in_lead(values: dict[str, float | None] | None, lead: str) -> str:
-    value = None if values is None else values[lead]
-    return "-" if value is None else f"{value:.2f}" if abs(value) < 10 else f"{value:.0f}"
+def _in_lead(found: dict[str, Any], name: str, lead: str) -> str:
+    value = None if found[name] is None else found[name][lead]
+    return "-" if value is None else f"{value:.{2 if UNITS[name] == 'mV' else 0}f}"
 
 
-def _printed(value: float | None) -> str:
-    return "cannot be told" if value is None else str(value) if isinstance(value, bool) else f"{value:.0f}"
+def _printed(value: float | None, digits: int) -> str:
+    return "cannot be told" if value is None else str(value) if isinstance(value, bool | int) else f"{value:.{digits}f}"
 
 
 @dataclass(frozen=True, kw_only=True)

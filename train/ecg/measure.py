@@ -72,7 +72,7 @@ def measure(signal: np.ndarray, hz: float) -> dict[str, Any]:
 
 
 def _usual_rr(beats: Beats) -> float:
-    """Median ms from a usual beat to the next usual one; half of the double where they never follow each other."""
+    """Median RR of usual beats that follow each other, ms; the mean of all RR where none do, as in bigeminy."""
     usual = np.isin(np.arange(len(beats.at)), beats.kinds[0])
     rr = np.diff(beats.at)
     pairs = rr[usual[:-1] & usual[1:]]

@@ -72,6 +72,13 @@ def test_a_line_that_is_a_ramp_between_t_and_p_changes_little(slope: float) -> N
     assert waves.p[0] - waves.on == pytest.approx(flat.p[0] - flat.on, abs=15)
 
 
+def test_a_u_wave_is_not_the_end_of_t() -> None:
+    flat, waves = found(recording(R, P, T)), found(recording(R, P, T, (470.0, 0.12, 30.0)))
+    assert flat.t_end is not None
+    assert waves.t_end is not None
+    assert waves.t_end - waves.on == pytest.approx(flat.t_end - flat.on, abs=10)
+
+
 def test_amplitudes_are_the_heights_of_the_waves() -> None:
     q, s = (-22.0, -0.2, 6.0), (24.0, -0.5, 8.0)
     heights = found(recording(R, q, s, P, T)).amplitudes()
