@@ -5,7 +5,7 @@ import resource
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -225,10 +225,11 @@ def _begin(config: RunConfig, world: World, found: Path | None, signal: StopSign
     return run
 
 
-def _locked_run(config: RunConfig, world: World) -> Path:
+def _locked_run(config: RunConfig, world: World, lock: ExitStack) -> Path:
     error, found = None, None
     if world.is_main:
         try:
+            lock.enter_context(only_run(config.folder))
             found = _find_checkpoint(config)
         except (FileExistsError, FileNotFoundError) as caught:
             error = caught
@@ -268,8 +269,8 @@ def run(config: RunConfig) -> Path:
     """
     world = start(config.compute.device, config.shard.timeout_seconds)
     try:
-        with only_run(config.folder) if world.is_main else nullcontext():
-            return _locked_run(config, world)
+        with ExitStack() as lock:
+            return _locked_run(config, world, lock)
     finally:
         stop()
 

@@ -259,6 +259,20 @@ def test_two_runs_in_one_folder_are_refused(make_config: MakeConfig) -> None:
         run(config)
 
 
+def refused(world: World, config: RunConfig) -> str:
+    with pytest.raises((FileExistsError, RuntimeError)) as caught:
+        run(config)
+    return str(caught.value)
+
+
+def test_all_ranks_of_a_second_run_say_why_it_is_refused(make_config: MakeConfig) -> None:
+    config = make_config()
+    with only_run(config.folder):
+        said = run_ranks(2, refused, config)
+    assert said[0].startswith("another process is training in ")
+    assert said[1] == f"rank 0: FileExistsError: {said[0]}"
+
+
 def test_a_folder_is_free_again_when_its_process_is_killed(tmp_path: Path) -> None:
     child = os.fork()
     if child == 0:
