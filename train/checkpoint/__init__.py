@@ -19,7 +19,7 @@ import torch
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict_loader import load as load_state
 
-from train.checkpoint_files import (
+from train.checkpoint.files import (
     ALONE,
     BEST,
     LATEST,
@@ -29,8 +29,8 @@ from train.checkpoint_files import (
     latest_checkpoint,
     verify,
 )
-from train.checkpoint_random import quietly, set_random_state
-from train.checkpoint_save import Saving, begin_checkpoint, save_checkpoint
+from train.checkpoint.random import quietly, set_random_state
+from train.checkpoint.save import Saving, begin_checkpoint, save_checkpoint
 from train.distributed import World
 from train.optim import MasterAdamW
 from train.recipe_changes import refuse_changes

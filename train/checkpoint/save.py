@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_state
 
 from lora import save_adapter
 from minimllama import MiniMllama
-from train.checkpoint_files import (
+from train.checkpoint.files import (
     ALONE,
     BEST,
     CHECKSUMS,
@@ -30,7 +30,7 @@ from train.checkpoint_files import (
     point,
     pointed,
 )
-from train.checkpoint_random import quietly, random_state
+from train.checkpoint.random import quietly, random_state
 from train.distributed import World
 from train.optim import MasterAdamW
 
