@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from minimllama.layers import SwiGLU
 from minimllama.model import MiniMllama
-from minimllama.packed import ComputingLinear
+from minimllama.packed import ComputingLinear, rows_of
 from minimllama.text import CrossAttention, SelfAttention
 
 GROUPS = {
@@ -43,6 +43,10 @@ class FusedLinear(ComputingLinear):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Linear gives it
         """input: [..., D] -> [..., O]."""
         return self.first[0].joint(input)[..., self.start : self.start + self.out_features]
+
+    def rows(self, outputs: Sequence[int]) -> Tensor:
+        """The weight's rows of these outputs, as the layer of all outputs keeps them."""
+        return rows_of(self.first[0].joint, [self.start + output for output in outputs])
 
     @staticmethod
     def together(x: Tensor, layers: Sequence[nn.Module]) -> Sequence[Tensor]:

@@ -5,6 +5,7 @@ once, they give the same numbers, bit for bit, in two thirds of the time; docs/p
 only compute: their `weight` is a placeholder without content, so saving, merging or tuning them fails.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
@@ -20,7 +21,7 @@ def can_pack(layer: nn.Module) -> bool:
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-class ComputingLinear(nn.Linear):
+class ComputingLinear(nn.Linear, ABC):
     """A linear layer that keeps its weight in a form of its own, and only computes."""
 
     def __init__(self, base: nn.Linear) -> None:
@@ -29,9 +30,9 @@ class ComputingLinear(nn.Linear):
         self.weight = nn.Parameter(torch.empty_like(base.weight, device="meta"), requires_grad=False)
         self.bias = base.bias
 
+    @abstractmethod
     def rows(self, outputs: Sequence[int]) -> Tensor:
         """The weight's rows of these outputs, [len(outputs), D]."""
-        raise NotImplementedError
 
 
 class PackedLinear(ComputingLinear):

@@ -60,8 +60,8 @@ def test_unfinished_absent_and_foreign_parts_are_not_joined(parts: Path, tmp_pat
 
 
 RANKS = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1", "-m", "--"]
-# "--": --n is not torchrun's. One restart, as docs/evaluating.md launches it: a rank was once seen to end with SIGABRT
-# in about 250 such runs, for a reason not found (nothing of it in Python); `ended_well` makes such a restart visible.
+# "--": --n is not torchrun's. One restart, as docs/evaluating.md launches it: a rank was seen once to end with SIGABRT,
+# and not again in 370 tries, so for a reason not found; `ended_well` makes such a restart visible.
 
 
 def on_two_ranks(checkpoint: Path, out: Path, *more: str) -> subprocess.Popen:

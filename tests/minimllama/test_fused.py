@@ -8,7 +8,7 @@ import torch
 from lora import TuneConfig, apply_tuning
 from minimllama import save_model
 from minimllama.fused import FusedLinear, fuse_weights
-from minimllama.packed import PackedLinear, can_pack
+from minimllama.packed import PackedLinear, can_pack, rows_of
 from minimllama.weights import WEIGHTS, hold_weights
 from tests.tools.tiny import pictures, prompt, tiny_model
 
@@ -35,6 +35,16 @@ def test_a_fused_layer_called_alone_is_its_part() -> None:
     x = torch.randn(2, 3, 48)
     for name in ("q_proj", "k_proj", "v_proj"):
         torch.testing.assert_close(getattr(fused, name)(x), getattr(plain, name)(x), atol=1e-6, rtol=0.0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("how", "tolerance"), [("fast", 0.0), ("int8", 0.01)])
+def test_rows_of_a_fused_layer_are_those_of_its_weight(how: str, tolerance: float) -> None:
+    plain = tiny_model().bfloat16().text.layers[0].attention
+    fused = hold_weights(tiny_model().bfloat16(), how).text.layers[0].attention
+    for name in ("q_proj", "k_proj", "v_proj"):
+        expected, found = (rows_of(getattr(a, name), (5, 0)).float() for a in (plain, fused))
+        assert (found - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 @pytest.mark.parametrize(("how", "tolerance"), [("plain", 0.0), ("fast", 0.05), ("int8", 0.2)])

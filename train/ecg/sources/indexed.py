@@ -1,5 +1,6 @@
 """What all sources with an index share: numbers, names, errors that say which record."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -30,7 +31,7 @@ def choose(name: str, option: str, value: Any, accepted: tuple[Any, ...]) -> Non
         raise ValueError(f"source {name}: {option}={value!r} is not one of {listed}")
 
 
-class IndexedSource(Generic[T]):
+class IndexedSource(ABC, Generic[T]):
     """One split of a data set that has an index. A subclass says how to open a record from its note.
 
     Attributes:
@@ -67,5 +68,6 @@ class IndexedSource(Generic[T]):
         """(record, patient) of each record, both unique over all data sets; nothing is opened."""
         return self.index.names(self.split)
 
+    @abstractmethod
     def _open(self, note: dict[str, Any]) -> T:
-        raise NotImplementedError
+        """The record of a note that the index holds."""
