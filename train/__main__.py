@@ -110,4 +110,6 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    from train.distributed import leave
+
+    leave(main(sys.argv[1:]))

@@ -1,5 +1,8 @@
 """The ranks of a run."""
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -7,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from tests.tools.gloo import run_ranks
-from train.distributed import World, choose_device, refuse_other_launchers, start
+from train.distributed import World, choose_device, leave, refuse_other_launchers, start
 from train.rounds import fresh_store
 
 
@@ -79,3 +82,31 @@ def test_a_rank_without_an_accelerator_of_its_own_is_refused() -> None:
         pytest.skip("there are accelerators")
     with pytest.raises(ValueError, match="local rank 2 has no accelerator: there are 0"):
         choose_device("cuda", 2)
+
+
+ENDING = """
+import atexit, os, sys
+from train.distributed import leave
+
+class Last:
+    def __del__(self, write=os.write):
+        write(2, b"cleaned up")
+
+last = Last()  # freed by the interpreter's clean-up
+atexit.register(print, "exit function")
+print("said before")
+leave(3)
+"""
+
+
+def test_a_rank_ends_without_the_clean_up_in_which_gloo_aborts() -> None:
+    """See `leave`. What was said is still written, what registered itself is still called, the exit code arrives."""
+    environment = {**os.environ, "WORLD_SIZE": "2"}
+    ended = subprocess.run([sys.executable, "-c", ENDING], env=environment, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "said before\nexit function\n", "")
+
+
+def test_one_process_ends_as_any_other() -> None:
+    with pytest.raises(SystemExit) as caught:
+        leave(3)
+    assert caught.value.code == 3
