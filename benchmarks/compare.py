@@ -2,7 +2,6 @@
 
 import datetime
 import platform
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,13 +68,12 @@ def main(arguments: Sequence[str]) -> int:
     write_checkpoint(options.folder)
     date = datetime.date.today().isoformat()
     out = options.out or Path(f"benchmarks/results/{platform.machine()}-{platform.node() or 'cpu'}-{date}.md")
-    command = shlex.join(["python", "-m", "benchmarks", *arguments])
     say(results.HEAD)
     outcomes = []
     for outcome in run_cases(cases, str(options.folder), options.rounds, options.threads):
         outcomes.append(outcome)
         for timing in outcome.timings:
             say(results.row(outcome, timing))
-        results.write(outcomes, out, command, options.threads, options.note)
+        results.write(outcomes, out, arguments, options.threads, options.note)
     say(f"wrote {out}")
     return 0

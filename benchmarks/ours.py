@@ -13,6 +13,7 @@ from minimllama import ImageTransform, MiniMllama, generate, load_model
 from minimllama.checkpoint.hf import hf_namer
 from minimllama.likelihood import next_token_logits
 from minimllama.packed import pack_weights
+from minimllama.weights import hold_weights
 from train.activation import checkpoint_blocks
 from train.loss import answer_loss
 from train.optim import MasterAdamW, OptimConfig
@@ -61,12 +62,13 @@ class Training:
         self.model.train()
         self.inputs = make_inputs(batch, n_tokens, tiles)
         self.optimizer = MasterAdamW(self.model, OptimConfig(peak_lr=1e-4))
+        self.answer_loss = answer_loss
 
     def loss(self) -> Tensor:
         """Mean cross entropy of the supervised tokens."""
         given = self.inputs
         hidden = self.model(given.tokens, given.images, given.visible, hidden=True)
-        return answer_loss(self.model.text.lm_head, hidden, given.labels, int((given.labels >= 0).sum()))
+        return self.answer_loss(self.model.text.lm_head, hidden, given.labels, int((given.labels >= 0).sum()))
 
     def check(self) -> dict[str, Tensor]:
         """Loss, logits, and the gradient of every adapter by PEFT's name for it."""
@@ -93,12 +95,13 @@ class Training:
 
 
 class Generation:
-    """Prefill a prompt with an image, then greedy decoding, with packed weights.
+    """Prefill a prompt with an image, then greedy decoding.
 
     Args:
         folder: the checkpoint.
         dtype, batch, n_tokens, tiles, semantics: as for `Training`; n_tokens of the prompt.
         n_new: tokens decoded after the first.
+        weights: as in `hold_weights`, or "packed".
     """
 
     def __init__(
@@ -111,8 +114,10 @@ class Generation:
         tiles: int = 4,
         semantics: str = "meta",
         n_new: int = 48,
+        weights: str = "packed",
     ) -> None:
-        self.model: MiniMllama = pack_weights(load_model(folder, dtype=getattr(torch, dtype), semantics=semantics))
+        model: MiniMllama = load_model(folder, dtype=getattr(torch, dtype), semantics=semantics)
+        self.model = pack_weights(model) if weights == "packed" else hold_weights(model, weights)
         self.inputs, self.n_new = make_inputs(batch, n_tokens, tiles), n_new
 
     def _generate(self, n_new: int) -> list[Tensor]:

@@ -4,6 +4,7 @@ import datetime
 import os
 import platform
 import re
+import shlex
 import statistics
 from collections.abc import Sequence
 from html import escape
@@ -81,13 +82,17 @@ NOTES = """\
 - Scoring: transformers runs 8 of the 71 forwards per timing, scaled up; ours runs all 71 questions."""
 
 
-def page(outcomes: Sequence[Outcome], command: str, threads: int, note: str) -> str:
+def begin(arguments: Sequence[str], threads: int, note: str) -> list[str]:
+    """The first lines of a page: hardware, date, versions, command."""
+    made = f"{datetime.date.today():%Y-%m-%d}, {threads} thread{'s' if threads > 1 else ''}, {_versions()}. "
+    made += f"Made by `{shlex.join(['python', '-m', 'benchmarks', *arguments])}`." + (f" {note}" if note else "")
+    return [f"# {hardware()}", "", made]
+
+
+def page(outcomes: Sequence[Outcome], arguments: Sequence[str], threads: int, note: str) -> str:
     """The Markdown page."""
     lines = [
-        f"# {hardware()}",
-        "",
-        f"{datetime.date.today():%Y-%m-%d}, {threads} thread{'s' if threads > 1 else ''}, {_versions()}. "
-        f"Made by `{command}`." + (f" {note}" if note else ""),
+        *begin(arguments, threads, note),
         "",
         HEAD,
         *(row(outcome, timing) for outcome in outcomes for timing in outcome.timings),
@@ -124,9 +129,9 @@ def chart(outcomes: Sequence[Outcome]) -> str:
     return "\n".join([*out, "</svg>", ""])
 
 
-def write(outcomes: Sequence[Outcome], path: Path, command: str, threads: int, note: str) -> None:
+def write(outcomes: Sequence[Outcome], path: Path, arguments: Sequence[str], threads: int, note: str) -> None:
     """`path` and its chart beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = path.with_suffix(".svg")
     picture.write_text(chart(outcomes))
-    path.write_text(page(outcomes, command, threads, note) + f"\n![ratios]({picture.name})\n")
+    path.write_text(page(outcomes, arguments, threads, note) + f"\n![ratios]({picture.name})\n")
