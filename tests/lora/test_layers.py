@@ -179,7 +179,8 @@ def test_dropout_changes_nothing_on_average() -> None:
 def test_the_input_is_kept_once_and_the_mask_as_bytes() -> None:
     layer = LoraLinear(nn.Linear(7, 5), r=3, alpha=9, dropout=0.3).train()
     x = torch.randn(4, 7)
-    kept = layer(x).grad_fn.saved_tensors
+    y = layer(x)  # what is kept lives as long as it
+    kept = y.grad_fn.saved_tensors
     assert kept[0].data_ptr() == x.data_ptr()
     assert sum(t.numel() for t in kept if t.shape[:1] == (4,) and t.is_floating_point()) == x.numel() + 4 * 3
     assert [t.element_size() for t in kept if t.dtype == torch.bool] == [1]
