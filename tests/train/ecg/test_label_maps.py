@@ -82,3 +82,17 @@ def test_what_is_not_in_a_table_is_handed_back_as_often_as_it_came() -> None:
 def test_codes_that_say_too_little_are_in_no_table(code: str, why: str) -> None:
     assert map_codes([code], SNOMED) == (frozenset(), (code,)), why
     assert code not in CPSC_OF_SNOMED
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "statement"),
+    [
+        ("425419005", "inferior ischaemia", "ISCIN"),
+        ("425623009", "lateral ischaemia", "ISCLA"),
+        ("426434006", "anterior ischemia", "ISCAN"),
+    ],
+)
+def test_an_ischaemia_keeps_its_place(code: str, name: str, statement: str) -> None:
+    """Names as in the challenge's dx_mapping_unscored.csv."""
+    assert SNOMED[code] == (statement,)
+    assert STATEMENTS[statement].name == f"ischemia in {name.split()[0]} leads"
