@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from train.ecg.labels import LABEL_SETS, LabelSet, superclasses_of
+from train.ecg.labels import LABEL_SETS, STATEMENTS, LabelSet, superclasses_of, vocabulary_of
 from train.ecg.looks import LOOKS
 from train.ecg.record import EcgRecord
 from train.ecg.signal import LEADS
@@ -47,9 +47,14 @@ def name_list(label_set: LabelSet, codes: Iterable[str]) -> str:
     return ", ".join(label.name for label in label_set.labels if label.code in chosen)
 
 
-def _need_labels(record: EcgRecord) -> frozenset[str]:
+def _need_labels(record: EcgRecord, asked: LabelSet) -> frozenset[str]:
     if record.labels is None:
         raise ValueError(f"record {record.record_id} has no labels, which this task needs")
+    if foreign := sorted(record.labels - vocabulary_of(asked)):  # AFIB would be denied when AF is asked for
+        raise ValueError(
+            f"record {record.record_id} has labels of another vocabulary than label set {asked.name}, which this task "
+            f"asks for: {', '.join(foreign)}"
+        )
     return record.labels
 
 
@@ -67,13 +72,14 @@ SUPERCLASS_QUESTION = (
 
 def superclass(record: EcgRecord, rng: Rng, label_set: LabelSet) -> tuple[str, str, dict[str, Any]]:
     """The five superclasses; the answer lists codes, as ECGBench's `ptb-test` does."""
-    codes = LABEL_SETS["superclass"].select(superclasses_of(_need_labels(record)))
+    classes = LABEL_SETS["superclass"]
+    codes = classes.select(superclasses_of(_need_labels(record, classes)))
     return SUPERCLASS_QUESTION, f"{', '.join(codes) or NO_FINDING}.", {"labels": list(codes)}
 
 
 def statements(record: EcgRecord, rng: Rng, label_set: LabelSet) -> tuple[str, str, dict[str, Any]]:
     """All statements of the label set that apply, by name."""
-    codes = label_set.select(_need_labels(record))
+    codes = label_set.select(_need_labels(record, label_set))
     answer = f"{name_list(label_set, codes) or NO_FINDING}."
     return "List all findings of this ECG.", answer, {"labels": list(codes)}
 
@@ -85,7 +91,8 @@ def yes_no_question(name: str) -> str:
 
 def yes_no(record: EcgRecord, rng: Rng, label_set: LabelSet) -> tuple[str, str, dict[str, Any]]:
     """One label of the set, present in half of the questions where that is possible."""
-    present = _need_labels(record) | superclasses_of(record.labels or ())
+    labels = _need_labels(record, label_set)
+    present = labels | superclasses_of(labels & STATEMENTS.keys())
     yes = [label for label in label_set.labels if label.code in present]
     no = [label for label in label_set.labels if label.code not in present]
     pool = yes if yes and (not no or rng.random() < 0.5) else no
@@ -105,7 +112,7 @@ def yes_no_superclass(record: EcgRecord, rng: Rng, label_set: LabelSet) -> tuple
 
 def rhythm(record: EcgRecord, rng: Rng, label_set: LabelSet) -> tuple[str, str, dict[str, Any]]:
     """The rhythm statements, and the rate if it was measured."""
-    codes = RHYTHMS.select(_need_labels(record))
+    codes = RHYTHMS.select(_need_labels(record, RHYTHMS))
     rate = record.truth.get("heart_rate")
     text = name_list(RHYTHMS, codes) or "no rhythm statement"
     answer = text[0].upper() + text[1:] + (f", {rate:.0f} beats per minute." if rate is not None else ".")
@@ -176,7 +183,7 @@ def _kind(record: EcgRecord, label_set: LabelSet, kind: str) -> tuple[str, dict[
     )
     if not asked.labels:
         raise ValueError(f"label set {label_set.name} has no {kind} statements, which this task asks for")
-    codes = asked.select(_need_labels(record))
+    codes = asked.select(_need_labels(record, LABEL_SETS[kind]))
     return f"{name_list(asked, codes) or NO_FINDING}.", {"labels": list(codes)}
 
 
@@ -204,7 +211,7 @@ def features(record: EcgRecord, rng: Rng, label_set: LabelSet) -> tuple[str, str
 
 def report_text(record: EcgRecord, label_set: LabelSet) -> str:
     """A report in English from labels and measurements: rhythm and rate, intervals and axis, findings."""
-    present = _need_labels(record)
+    present = _need_labels(record, label_set)
     sentences = []
     rhythm_codes = [code for code in RHYTHMS.select(present) if code in label_set.codes]
     rate_value = record.truth.get("heart_rate")
@@ -217,7 +224,7 @@ def report_text(record: EcgRecord, label_set: LabelSet) -> str:
     others = [code for code in label_set.select(present) if code not in rhythm_codes]
     if others:
         sentences.append(name_list(label_set, others))
-    return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
+    return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences) or "No findings."
 
 
 def report(record: EcgRecord, rng: Rng, label_set: LabelSet) -> tuple[str, str, dict[str, Any]]:
@@ -226,7 +233,7 @@ def report(record: EcgRecord, rng: Rng, label_set: LabelSet) -> tuple[str, str, 
     return (
         "Write a report of this ECG.",
         text,
-        {"labels": list(label_set.select(_need_labels(record))), **_measured(record)},
+        {"labels": list(label_set.select(_need_labels(record, label_set))), **_measured(record)},
     )
 
 
@@ -269,7 +276,8 @@ def build_example(
             English from labels and measurements; "any", the record's own if it has one.
 
     Raises:
-        ValueError: if the task, label set, wording or report is unknown, or the record lacks what the task needs.
+        ValueError: if the task, label set, wording or report is unknown, or the record lacks what the task needs,
+            or its labels are of another vocabulary than those that the task asks for.
     """
     if task not in TASKS:
         raise ValueError(f"task={task!r} is not one of {', '.join(TASKS)}")

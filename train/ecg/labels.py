@@ -201,3 +201,9 @@ LABEL_SETS: dict[str, LabelSet] = {
         LabelSet(name="cpsc", labels=_CPSC),
     )
 }
+
+
+def vocabulary_of(label_set: LabelSet) -> frozenset[str]:
+    """The codes that a record can have which is asked about a label set: the 71 statements, or the set's own."""
+    codes = frozenset(label_set.codes)
+    return frozenset(STATEMENTS) if codes <= STATEMENTS.keys() | SUPERCLASSES.keys() else codes

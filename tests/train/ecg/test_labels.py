@@ -3,11 +3,14 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from train.ecg import LABEL_SETS
 from train.ecg.conditions import CONDITIONS
-from train.ecg.labels import STATEMENTS, superclasses_of
+from train.ecg.instruct import build_example
+from train.ecg.labels import STATEMENTS, SUPERCLASSES, superclasses_of, vocabulary_of
+from train.ecg.record import EcgRecord
 
 # equation
 
@@ -84,7 +87,49 @@ def test_every_code_that_the_simulator_writes_is_a_statement() -> None:
     assert set(LABEL_SETS["simulated"].codes) == written | {"NORM", "SR"}
 
 
+def labelled(*labels: str) -> EcgRecord:
+    return EcgRecord(signal=np.zeros((12, 100), np.float32), hz=100, record_id="x", labels=frozenset(labels))
+
+
+def test_a_label_set_is_asked_of_records_of_its_vocabulary() -> None:
+    assert vocabulary_of(LABEL_SETS["superclass"]) == vocabulary_of(LABEL_SETS["form"]) == set(STATEMENTS)
+    assert not SUPERCLASSES.keys() - {"NORM"} & vocabulary_of(LABEL_SETS["superclass"])
+    assert vocabulary_of(LABEL_SETS["code15"]) == {"1dAVb", "RBBB", "LBBB", "SB", "ST", "AF"}
+
+
+@pytest.mark.parametrize("name", ["code15", "cpsc"])
+def test_labels_of_other_data_sets_are_asked_for_in_their_own_words(name: str) -> None:
+    rng, record = np.random.default_rng(0), labelled("AF", "RBBB")
+    keys = [build_example(record, "yes_no", rng, name).key for _ in range(60)]
+    assert {key["code"] for key in keys if key["present"]} == {"AF", "RBBB"}
+    assert {key["code"] for key in keys if not key["present"]} == set(LABEL_SETS[name].codes) - {"AF", "RBBB"}
+    assert set(build_example(record, "statements", rng, name).key["labels"]) == {"AF", "RBBB"}
+
+
+def test_a_report_of_nothing_says_so() -> None:
+    assert build_example(labelled(), "report", np.random.default_rng(0), "code15").answer == "No findings."
+
+
 # refusal
+
+
+@pytest.mark.parametrize(
+    ("label", "name", "task"),
+    [
+        ("AF", "statements", "statements"),
+        ("AF", "statements", "yes_no"),
+        ("AF", "statements", "report"),
+        ("AF", "code15", "rhythm"),
+        ("AF", "code15", "superclass"),
+        ("LBBB", "cpsc", "diagnosis"),
+        ("LBBB", "cpsc", "morphology"),
+        ("AFIB", "cpsc", "statements"),
+        ("AFIB", "code15", "yes_no"),
+    ],
+)
+def test_a_label_of_another_vocabulary_is_not_denied_in_silence(label: str, name: str, task: str) -> None:
+    with pytest.raises(ValueError, match=f"record x has labels of another vocabulary .* asks for: {label}$"):
+        build_example(labelled(label), task, np.random.default_rng(0), name)
 
 
 def test_an_unknown_statement_is_named() -> None:
