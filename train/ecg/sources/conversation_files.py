@@ -65,9 +65,12 @@ def _read_lines(path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
         for number, line in enumerate(file, 1):
             if line.strip():
                 try:
-                    yield (start, len(line)), json.loads(line)
+                    item = json.loads(line)
                 except ValueError as error:
                     raise ValueError(f"{path}, line {number}: damaged ({error})") from error
+                if not isinstance(item, dict):
+                    raise ValueError(f"{path}, line {number}: {str(item)[:40]} is no item")
+                yield (start, len(line)), item
             start += len(line)
 
 
@@ -83,7 +86,10 @@ class _Text:
         """Read on."""
         chunk = self._file.read(_CHUNK)
         self.ended = not chunk
-        self.text += self._decoder.decode(chunk, final=self.ended)
+        try:
+            self.text += self._decoder.decode(chunk, final=self.ended)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self.path}, before byte {self._file.tell()}: not UTF-8 ({error})") from error
 
     def skip(self, n: int) -> None:
         """Drop n characters."""
@@ -145,8 +151,6 @@ def _read_parquet(path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
     for group in range(file.num_row_groups):
         rows = file.read_row_group(group, columns=columns).to_pylist()
         for row, item in enumerate(rows):
-            if not item.get("image_path"):
-                item["image_path"] = f"{path.stem}/{group}-{row}"  # pictures without a path are told apart by place
             yield (group, row), _plain(item)
 
 

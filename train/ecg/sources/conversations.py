@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from train.ecg.sources.conversation_files import ParquetRows, has_pictures, item_at, read_files, read_items
 from train.ecg.sources.index import SPLITS, IndexWriter, Progress, file_stamp, open_index
@@ -92,9 +92,13 @@ def read_turns(item: dict[str, Any]) -> tuple[Turn, ...]:
 
 
 def _text(value: Any) -> str:
-    """A turn's text; a list (ECG-QA's answers) is joined."""
+    """A turn's text; a list (ECG-QA's answers) is joined, and so are parts with a "type", but for pictures."""
     if isinstance(value, (list, tuple)):
-        value = ", ".join(str(part) for part in value)
+        parts = [part for part in value if not (isinstance(part, dict) and part.get("type") in ("image", "image_url"))]
+        texts = [_text(part.get("text")) if isinstance(part, dict) else _text(part) for part in parts]
+        return ("\n" if any(isinstance(part, dict) for part in value) else ", ").join(texts)
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"a turn says {value!r}, which is no text")
     return re.sub(r"\s*<image>\s*", "\n", str(value)).strip()
 
 
@@ -107,6 +111,18 @@ def image_name(item: dict[str, Any]) -> tuple[str | None, int]:
         if paths and paths[0]:
             return str(paths[0]), len(paths)
     return None, 0
+
+
+def as_seen(image: Image.Image) -> Image.Image:
+    """RGB as a viewer shows it: turned as its EXIF tag says, transparency on white, 16 bits scaled to 8."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        if rgba.getextrema()[3] != (255, 255):
+            image = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
+    return image.convert("RGB")
 
 
 def origin(path: str) -> tuple[str, str | None]:
@@ -205,16 +221,20 @@ class ConversationsSource(IndexedSource[Conversation]):
             else:
                 raise FileNotFoundError(f"no picture {path}, and none of that name in a shard below {self.images}")
         try:
-            return Image.open(io.BytesIO(stored)).convert("RGB")
-        except (OSError, SyntaxError) as error:
+            return as_seen(Image.open(io.BytesIO(stored)))
+        except (OSError, SyntaxError, ValueError) as error:
             raise ValueError(f"{where}: damaged ({error})") from error
 
 
 def _add_items(writer: IndexWriter, file: Path, folder: Path, split_of_all: str) -> None:
     """Note every item of a file under its split and picture."""
     of_file = re.match(r"(train|validation|validate|test)\b", file.name)
+    relative, holds_pictures = file.relative_to(folder), has_pictures(file)
     for at, item in writer.watch(f"index of {file}", read_items(file)):
         name, n_images = image_name(item)
+        own = f"{relative.with_suffix('')}/{at[0]}-{at[1]}" if name is None and holds_pictures else None
+        if own is not None:  # a picture without a path is told apart by its place
+            name, n_images = own, 1
         if name is None or n_images != 1:
             writer.left_out["no picture" if not n_images else "several pictures"] += 1
             continue
@@ -226,8 +246,9 @@ def _add_items(writer: IndexWriter, file: Path, folder: Path, split_of_all: str)
                 raise ValueError("it names no split; say split_of_all=... for the whole file")
         except ValueError as error:
             raise ValueError(f"{file}, item {item.get('id')!r}: {error}") from error
-        names = (item["record"], item.get("patient")) if item.get("record") else origin(name)  # of train.ecg render
-        writer.put(f"{split} {name}", {"at": [str(file.relative_to(folder)), *at], "names": names})
+        of_name = origin(name) if own is None else (f"conversations:{own}", None)
+        names = (item["record"], item.get("patient")) if item.get("record") else of_name  # of train.ecg render
+        writer.put(f"{split} {name}", {"at": [str(relative), *at], "names": names})
 
 
 def _add_pictures(writer: IndexWriter) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from train.ecg import open_source
 from train.ecg.sources import Conversation
 from train.ecg.sources.conversation_files import read_items
-from train.ecg.sources.conversations import origin, read_turns
+from train.ecg.sources.conversations import as_seen, origin, read_turns
 
 MIMIC = "mimic_v4/p1000/p10000032/s40689238/40689238-0.png"
 PTB, CODE = "ptb-xl/records500/00000/00001_hr-0.png", "code15_v4/590673-0.png"
@@ -151,6 +151,35 @@ def test_the_published_reports_are_read(shared: Path, tmp_path: Path) -> None:
         source[0]
 
 
+def test_rows_without_a_path_are_told_apart_in_files_of_the_same_name(tmp_path: Path) -> None:
+    parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    for number, name in enumerate(("a", "b")):
+        (tmp_path / name).mkdir()
+        rows = {"image": [{"bytes": picture(number), "path": None}], "conversations": [ITEMS[number]["conversations"]]}
+        parquet.write_table(arrow.table(rows), tmp_path / name / "test-00000-of-00001.parquet")
+    source = open_source("conversations", tmp_path, "test")
+    assert [(number_of(record), len(record.dialogs)) for record in source] == [(0, 1), (1, 1)]
+    assert len({record for record, _ in source.names()}) == 2  # type: ignore[attr-defined]
+
+
+def _seen(image: Image.Image, suffix: str, **how: Any) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, suffix, **how)
+    return as_seen(Image.open(file))
+
+
+def test_pictures_are_seen_as_a_viewer_shows_them() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn right to see it
+    assert _seen(Image.new("RGB", (7, 5), "white"), "JPEG", exif=exif).size == (5, 7)
+    trace = np.zeros((5, 7, 4), np.uint8)
+    trace[2, :, 3] = 255
+    on_white = np.asarray(_seen(Image.fromarray(trace), "PNG"))
+    assert (on_white[2].max(), on_white[3].min()) == (0, 255)
+    deep = np.array([[0, 257 * 100, 65535]], np.uint16)
+    assert np.asarray(_seen(Image.fromarray(deep), "PNG"))[0, :, 0].tolist() == [0, 100, 255]
+
+
 # spellings
 
 
@@ -162,6 +191,12 @@ def test_the_published_reports_are_read(shared: Path, tmp_path: Path) -> None:
         {"conversations": [{"question": "Q", "answer": "A"}]},
         {"messages": [{"role": "user", "content": "<image>Q"}, {"role": "assistant", "content": "A"}]},
         {"conversations": [{"from": "human", "value": ["Q"]}, {"from": "gpt", "value": ["A"]}]},
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": "Q"}]},
+                {"role": "assistant", "content": [{"type": "text", "text": "A"}]},
+            ]
+        },
     ],
 )
 def test_every_published_spelling_is_the_same_dialog(written: dict[str, Any]) -> None:
@@ -209,6 +244,7 @@ def test_items_may_name_their_split(folder: Path) -> None:
         ({"conversations": [{"from": "bot", "value": "x"}]}, r"role 'bot' is not one of human, user, gpt"),
         ({"conversations": [{"from": "human", "value": "x"}]}, "turns are user; expected user and assistant in turn"),
         ({"conversations": [{"who": "human", "text": "x"}]}, "a turn has keys who, text, not from/value"),
+        ({"conversations": [{"from": "human", "value": None}]}, "a turn says None, which is no text"),
         ({"conversations": []}, "no conversations or conversation or messages"),
     ],
 )
@@ -231,6 +267,15 @@ def test_a_damaged_file_says_where(folder: Path, text: str, message: str) -> Non
     (folder / "ECGInstruct.json").write_text(text)
     with pytest.raises(ValueError, match=rf"ECGInstruct.json.*{message}"):
         list(read_items(folder / "ECGInstruct.json"))
+
+
+def test_lines_and_bytes_that_are_no_items_name_their_file(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text("[1, 2]\n")
+    with pytest.raises(ValueError, match=r"x.jsonl, line 1: \[1, 2\] is no item"):
+        list(read_items(tmp_path / "x.jsonl"))
+    (tmp_path / "x.json").write_bytes('[{"a": "\u00e4"}]'.encode("latin1"))
+    with pytest.raises(ValueError, match=r"x.json, before byte 12: not UTF-8"):
+        list(read_items(tmp_path / "x.json"))
 
 
 def test_missing_and_damaged_pictures_name_record_and_path(folder: Path) -> None:
