@@ -60,3 +60,17 @@ def refuse_changes(path: Path, note: dict[str, Any], recipe: str, n_ranks: int, 
             f"{path} was made with {before} pages per step, now there are {now} on {n_ranks} ranks: "
             f"batch.images_per_forward * batch.accumulate * ranks must stay {before}"
         )
+
+
+def kept_best(note: dict[str, Any], recipe: str) -> tuple[float | None, int]:
+    """What still counts of a checkpoint's best value, and the step from which a run that goes on counts its patience.
+
+    Values of another metric, of other labels or of another number of records do not compare; steps between other
+    validations are not counted.
+    """
+    old, new = (tomllib.loads(text).get("validate", {}) for text in (note["recipe"], recipe))
+    if not new.get("every"):
+        return note["best"], note["best_step"]
+    if not old.get("every") or any(old.get(name) != new.get(name) for name in ("metric", "labels", "n")):
+        return None, note["step"]
+    return note["best"], note["best_step"] if old["every"] == new["every"] else note["step"]

@@ -19,8 +19,8 @@ from minimllama.visibility import see
 from train.dataset import PAD_MULTIPLE, Batch, EcgDataset, Sample, collate
 from train.ecg import LABEL_SETS, EcgRecord
 from train.ecg.instruct import yes_no_question
-from train.ecg.labels import superclasses_of
-from train.mixture import Item, Mixture
+from train.ecg.labels import superclasses_of, vocabulary_of
+from train.mixture import PICTURES, Item, Mixture
 from train.scores import macro_auc, macro_f1
 from train.settings import METRICS
 from train.setup import Setup, build_dataset
@@ -40,6 +40,7 @@ class Validation:
         questions: ids of each label's question.
         codes: of the labels.
         of_superclasses: whether they are the five superclasses, which follow from a record's statements.
+        has_labels: of each component, whether its records have labels of their vocabulary; others give a loss alone.
         yes, no: first token of either answer.
     """
 
@@ -48,6 +49,7 @@ class Validation:
     questions: list[Tensor]
     codes: tuple[str, ...]
     of_superclasses: bool
+    has_labels: list[bool]
     yes: int
     no: int
 
@@ -56,7 +58,7 @@ def prepare_validation(setup: Setup) -> Validation:
     """Open the validation split of the recipe's records.
 
     Raises:
-        ValueError: if it is empty.
+        ValueError: if it is empty, or the recipe watches a score of labels that none of its components has.
     """
     config = setup.config
     dataset = build_dataset(config, setup.model, setup.tokenizer, "validate")
@@ -66,7 +68,14 @@ def prepare_validation(setup: Setup) -> Validation:
     mixture = Mixture(sizes, [component.weight for component in config.data.components], config.seed)
     count = min(config.validate.n, mixture.epoch_length)
     name = config.validate.labels or config.data.components[0].label_set
-    labels = LABEL_SETS[name]
+    labels, components = LABEL_SETS[name], config.data.components
+    vocabulary = vocabulary_of(labels)
+    has_labels = [c.source != PICTURES and vocabulary_of(LABEL_SETS[c.label_set]) == vocabulary for c in components]
+    if not any(has_labels) and config.validate.metric != "loss":
+        raise ValueError(
+            f"validate.metric={config.validate.metric!r} needs records with labels of {name!r}, which no component of "
+            "the recipe has; set validate.labels, or watch the loss"
+        )
     asked = [Message(role="user", text=yes_no_question(label.name), n_images=1) for label in labels.labels]
     return Validation(
         dataset=dataset,
@@ -74,6 +83,7 @@ def prepare_validation(setup: Setup) -> Validation:
         questions=[encode_dialog([message], setup.tokenizer).tokens for message in asked],
         codes=tuple(labels.codes),
         of_superclasses=name == "superclass",
+        has_labels=has_labels,
         yes=setup.tokenizer.encode("Yes.")[0],
         no=setup.tokenizer.encode("No.")[0],
     )
@@ -97,6 +107,8 @@ def _log_odds(setup: Setup, sample: Sample, validation: Validation) -> np.ndarra
 
 
 def _truth(validation: Validation, item: Item) -> list[bool] | None:
+    if not validation.has_labels[item.component]:  # CODE-15 does not say that a heart has no infarction
+        return None
     record = validation.dataset.sources[item.component][item.index]
     if not isinstance(record, EcgRecord) or record.labels is None:
         return None

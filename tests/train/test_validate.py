@@ -21,10 +21,11 @@ from train.ecg import LABEL_SETS
 from train.log import read_validations
 from train.loop import run
 from train.optim import MasterAdamW
+from train.recipe_changes import kept_best
 from train.scores import macro_auc, macro_f1
 from train.setup import prepare
 from train.shard import ShardConfig
-from train.validate import _log_odds, is_better, prepare_validation, validate
+from train.validate import _log_odds, _truth, is_better, prepare_validation, validate
 
 EVERY_TWO = {"every": 2, "n": 5, "labels": "superclass"}
 
@@ -130,6 +131,31 @@ def test_validations_of_steps_that_are_done_again_are_kept_beside(make_config: M
     assert read_validations(folder) == lines
     kept = (folder / "validation-before-2.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in kept] == [2, 4]
+
+
+def test_records_without_labels_of_the_asked_vocabulary_give_a_loss_alone(make_config: MakeConfig) -> None:
+    """CODE-15's AF is no statement of the 71: its records would count as hearts without any of them."""
+    config = make_config(validate=EVERY_TWO)
+    (simulated,) = config.data.components
+    foreign = replace(simulated, label_set="code15")
+    setup = prepare(replace(config, data=replace(config.data, components=(simulated, foreign))))
+    validation = prepare_validation(setup)
+    is_scored = [_truth(validation, item) is not None for item in validation.items]
+    assert is_scored == [item.component == 0 for item in validation.items] != [True] * 5
+    with pytest.raises(ValueError, match=r"validate.metric='macro_auc' needs records with labels of 'superclass'"):
+        prepare_validation(replace(setup, config=replace(config, data=replace(config.data, components=(foreign,)))))
+
+
+def test_what_was_best_counts_only_where_the_same_is_measured_as_often(make_config: MakeConfig) -> None:
+    def recipe(**validate: object) -> str:
+        return to_toml(make_config(validate={**EVERY_TWO, **validate}))
+
+    note = {"step": 40, "best": 0.9, "best_step": 20, "recipe": recipe()}
+    assert kept_best(note, recipe()) == kept_best(note, recipe(every=0)) == (0.9, 20)
+    assert kept_best(note, recipe(every=4)) == (0.9, 40)
+    assert kept_best(note, recipe(metric="loss")) == kept_best(note, recipe(n=6)) == (None, 40)
+    never = {"step": 40, "best": None, "best_step": 0, "recipe": recipe(every=0)}
+    assert kept_best(never, recipe(patience=2)) == (None, 40)  # not over before its first validation
 
 
 # refusal

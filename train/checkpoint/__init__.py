@@ -33,7 +33,7 @@ from train.checkpoint.random import quietly, set_random_state
 from train.checkpoint.save import Saving, begin_checkpoint, save_checkpoint
 from train.distributed import World
 from train.optim import MasterAdamW
-from train.recipe_changes import refuse_changes
+from train.recipe_changes import kept_best, refuse_changes
 
 __all__ = [
     "BEST",
@@ -71,4 +71,5 @@ def load_checkpoint(
         set_random_state(torch.load(path / f"random-{world.rank}.pt", weights_only=True))
     else:  # nothing to restore; only dropout is random here
         torch.manual_seed(torch.initial_seed() + note["step"])
-    return Progress(**{name: note[name] for name in ("step", "position", "best", "best_step")})
+    best, best_step = kept_best(note, recipe)
+    return Progress(step=note["step"], position=note["position"], best=best, best_step=best_step)
