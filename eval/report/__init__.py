@@ -41,7 +41,7 @@ class ReportConfig:
         robustness: predictions from other pages (`eval predict --distort`), by names of your own.
         explain: the folder of `eval explain`.
         run: a run folder whose loss curve is shown.
-        root: the suite's folder, if it has one.
+        root: the suite's folder, if it has one; the one that was predicted if None.
         specificities, sensitivities: targets of the operating points, met on validation records.
         must_not_miss: the sensitivity to reach, on validation records, for findings that must not be missed.
         smallest_group: subgroups with fewer records get no numbers.

@@ -1,6 +1,5 @@
 """Curves of a report: ROC and precision-recall as small multiples, reliability, and the loss of the fine-tuning."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from eval.report.html import Html, element, joined, markup, number, share, table
 from eval.report.models import Scored
 from eval.svg import COLOURS, Line, line_chart, small_chart
 from eval.tables import NAMES
+from train.log import read_log
 
 MOST_POINTS = 150  # of a curve
 GREY = "#999"
@@ -146,9 +146,16 @@ def _bins(models: Sequence[Scored], found: Sequence[Reliability]) -> Html:
 
 
 def training_loss(run: Path) -> Html:
-    """The loss of a run folder."""
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    steps, losses = [row["step"] for row in log], np.array([row["loss"] for row in log])
+    """The loss of a run folder; steps whose loss was not finite have none.
+
+    Raises:
+        ValueError: if there is no step with a loss.
+    """
+    log = read_log(run)
+    known = [row for row in log if row["loss"] is not None]
+    if not known:
+        raise ValueError(f"--run: {run / 'log.jsonl'} has no step with a loss")
+    steps, losses = [row["step"] for row in known], np.array([row["loss"] for row in known])
     width = max(len(losses) // 50, 1)
     smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
     curves = [

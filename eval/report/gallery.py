@@ -1,12 +1,14 @@
 """The gallery of a report: pages as the model saw them, the reference, what was said, and heat maps if there are."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from eval.benchmark_files import AskedRecord
 from eval.judge import JUDGES
 from eval.metrics import to_probability
 from eval.pages import page_of
@@ -76,10 +78,12 @@ def _different(lines: Sequence[Line], order: Sequence[int], count: int) -> list[
     return [*chosen, *(i for i in order if i not in chosen)][:count]
 
 
-def _records(model: Scored, root: str | None, wanted: set[str]) -> dict[str, EcgRecord]:
-    settings = model.settings
+def _records(model: Scored, root: str | None, wanted: set[str]) -> dict[str, EcgRecord | AskedRecord]:
+    found: dict[str, EcgRecord | AskedRecord] = {}
+    if not wanted:
+        return found
+    settings, root = model.settings, root or model.settings["root"]
     source = SUITES[settings["suite"]].open(root, settings["split"], settings["n"], settings["seed"])
-    found: dict[str, EcgRecord] = {}
     for index in range(len(source)):
         if len(found) == len(wanted):
             break
@@ -124,22 +128,31 @@ _REMARK = (
 )
 
 
-def _case(models: Sequence[Scored], line: Line, record: EcgRecord, explained: Sequence[dict[str, Any]]) -> Html:
-    settings, known = models[-1].settings, line.get("about") or {}
-    style = STYLES[known.get("page") or settings["page"] or "wide"]
-    page = page_of(record, style, settings.get("distort", "clean"))
-    entries: list[Any] = [element("dt", "reference"), element("dd", line["truth"]["report"] or "no report")]
+def _page(settings: Mapping[str, Any], line: Line, record: EcgRecord | AskedRecord) -> Image.Image:
+    """As the model saw it."""
+    if isinstance(record, AskedRecord):
+        return record.image
+    style = STYLES[(line.get("about") or {}).get("page") or settings["page"] or "wide"]
+    return page_of(record, style, settings.get("distort", "clean")).image
+
+
+def _case(
+    models: Sequence[Scored], line: Line, record: EcgRecord | AskedRecord, explained: Sequence[dict[str, Any]]
+) -> Html:
+    entries: list[Any] = []
+    for question in line["truth"].get("questions", ()):
+        entries += [element("dt", "question"), element("dd", question)]
+    entries += [element("dt", "reference"), element("dd", line["truth"]["report"] or "no report")]
     entries += [element("dt", "labels"), element("dd", ", ".join(line["truth"]["labels"] or ()) or "none")]
     for model in models:
         own = next(one for one in model.lines if one["id"] == line["id"])
-        for task in ("report", "statements"):
-            if task in own["texts"]:
-                mark = _mark(model, own) if task == "report" else ""
-                said = own["texts"][task]["text"] or element("i", "nothing")
-                entries += [element("dt", f"{model.name}, {task}{mark}"), element("dd", said)]
+        for task in [task for task in ("report", "statements") if task in own["texts"]] or own["texts"]:
+            mark = _mark(model, own) if task == "report" else ""
+            said = own["texts"][task]["text"] or element("i", "nothing")
+            entries += [element("dt", f"{model.name}, {task}{mark}"), element("dd", said)]
         if (found := _found(model, line["id"])) is not None:
             entries += [element("dt", f"{model.name}, by score"), element("dd", found or "none")]
-    image = picture(page.image, f"ECG page {line['id']}")
+    image = picture(_page(models[-1].settings, line, record), f"ECG page {line['id']}")
     maps = joined(_explained(case, record.record_id, Path(case["folder"])) for case in explained)
     return element("div", image, element("p", line["id"], class_="small"), element("dl", *entries), maps, class_="case")
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from eval.predict import read_predictions
-from eval.score import eligible, score_matrix, text_matrix, truth_matrix
+from eval.score import GROUPS, eligible, score_matrix, text_matrix, truth_matrix
 from eval.suites import SUITES
 from eval.tables import check_comparable
 from train.ecg import LABEL_SETS, LabelSet
@@ -83,8 +83,8 @@ def load_models(scores: Sequence[str], predictions: Sequence[str], validation: S
         scores, predictions, validation: name=file pairs; validation may name fewer models.
 
     Raises:
-        ValueError: if names do not match, the models were scored on different records, or validation predictions are
-            of another model or share a patient.
+        ValueError: if names do not match, the models were scored on different records, from other scores than yes_no
+            or not on the whole of their predictions, or validation predictions are of another model or share a patient.
     """
     scored, predicted = named_paths(scores, "scores"), named_paths(predictions, "predictions")
     held = named_paths(validation, "validation")
@@ -101,7 +101,13 @@ def load_models(scores: Sequence[str], predictions: Sequence[str], validation: S
                 f"--scores {name}: suite {content['settings']['suite']} has no scores of labels, which a report is "
                 "about; `python -m eval table` shows it"
             )
+        if (kind := content.get("scores", "yes_no")) != "yes_no":
+            raise ValueError(f"--scores {name}: made from {kind}; a report shows log-odds, of `score --scores yes_no`")
         lines = read_predictions(predicted[name])
+        if len(lines) != content["n_records"]:
+            raise ValueError(
+                f"{predicted[name]} has {len(lines)} lines, but {name} was scored on {content['n_records']}"
+            )
         if models:
             lines = _in_order(lines, models[0].lines, predicted[name])
         others = read_predictions(held[name]) if name in held else None
@@ -141,9 +147,7 @@ def _part(
         per_label = scores["protocols"][protocol]["from_scores"]["per_label"]
         chosen = [per_label[code]["threshold"] for code in label_set.codes]
         thresholds = np.array([np.inf if value is None else value for value in chosen])
-    task = (
-        protocol if protocol == "superclass" else "statements"
-    )  # groups of the statements have no question of their own
+    task = "statements" if protocol in GROUPS else protocol  # groups of the statements have no question of their own
     has_words = all(task in line["texts"] for line in own)
     others = None
     if held is not None:
