@@ -220,7 +220,7 @@ def run_predict(config: PredictConfig) -> Path:
     source = suite.open(config.root, config.split, config.n, config.seed)
     settings = {k: v for k, v in asdict(config).items() if k not in ("out", "batch", "device", "shard")}
     settings["texts"] = config.tasks
-    if note := suite.size_note(len(source), config.split):
+    if note := suite.size_note(len(source), config.split, config.n):
         say(f"suite {suite.name}: {note}")
     part, parts = parse_shard(config.shard)
     out, n_own = shard_path(config.out, part, parts), len(range(part, len(source), parts))

@@ -231,7 +231,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         "n_records": len(lines),
         "n_validation": None if validation is None else len(validation),
         "scores": config.scores,
-        "size_note": suite.size_note(len(lines), settings["split"]),
+        "size_note": suite.size_note(len(lines), settings["split"], settings["n"]),
         "synthetic": suite.synthetic,
         "protocols": {name: _score_protocol(lines, validation, name, suite, config) for name in suite.scored_sets},
         "report": score_reports(lines, config.judge, config.bootstrap),

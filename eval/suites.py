@@ -87,7 +87,7 @@ class Suite:
         """The records of a split; n and seed override a simulated suite's own."""
         options = dict(self.options)
         if self.source == "simulated":
-            options = {"n": n or self.n, "seed": self.seed if seed is None else seed}
+            options = {"n": self.n if n is None else n, "seed": self.seed if seed is None else seed}
         elif n is not None or seed is not None:
             raise ValueError(f"suite {self.name} has the records of its folder; n and seed do not apply")
         if self.configuration:
@@ -96,8 +96,13 @@ class Suite:
             options["hz"] = 100  # a download of the small files only
         return open_source(self.source, root, split, **options)
 
-    def size_note(self, n: int, split: str) -> str:
-        """What to say of a number of records beside the published one; "" where there is nothing to compare."""
+    def size_note(self, n: int, split: str, asked: int | None = None) -> str:
+        """What to say of a number of records beside the published one, or beside those that were to be simulated.
+
+        "" where there is nothing to compare.
+        """
+        if self.synthetic and n != (asked or self.n):
+            return f"asked for: {asked or self.n:,}; here: {n:,}"
         if not self.published or split != "test" or n in self.published:
             return ""
         return f"published: {' or '.join(f'{size:,}' for size in self.published)}; here: {n:,}"

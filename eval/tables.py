@@ -115,10 +115,10 @@ def check_comparable(models: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse a table over different records.
 
     Raises:
-        ValueError: if the models were not scored on the same suite, split, n and seed.
+        ValueError: if suite, split, n or seed are not the same, or a file of predictions was not finished.
     """
     keys = ("suite", "split", "n", "seed", "root")
-    seen = {name: tuple(scores["settings"][key] for key in keys) for name, scores in models.items()}
+    seen = {name: (*(s["settings"][key] for key in keys), s["n_records"]) for name, s in models.items()}
     if len(set(seen.values())) > 1:
         raise ValueError(f"scored on different records: {seen}")
 
@@ -220,13 +220,24 @@ def _records(first: Mapping[str, Any], n: int) -> str:
     return f"n = {n} {kind} (suite {settings['suite']}, split {settings['split']}, seed {seed}{note})"
 
 
+def _said(about: Mapping[str, str]) -> str:
+    """What holds for every model, once; otherwise each model's own."""
+    same = len(set(about.values())) == 1
+    return next(iter(about.values())) if same else "; ".join(f"{name}: {text}" for name, text in about.items())
+
+
+def _thresholds(n: int | None) -> str:
+    return "none without validation records" if n is None else f"thresholds with the best F1 on {n} validation records"
+
+
 def _about_reports(models: Mapping[str, Mapping[str, Any]]) -> str:
-    report = report_of(next(iter(models.values())))
-    if not report:
+    reports = {name: report for name, scores in models.items() if (report := report_of(scores))}
+    if not reports:
         return ""
-    left_out = f"; {len(report['broken'])} references are no reports and left out" if report.get("broken") else ""
-    failed = f"; {report['failed']} of {report['n']} could not be judged" if report.get("failed") else ""
-    return f" report: judge '{report['judge']}', agreement with the reference{left_out}{failed}."
+    first = next(iter(reports.values()))
+    left_out = f"; {len(first['broken'])} references are no reports and left out" if first.get("broken") else ""
+    failed = [f"; judgements of {r['failed']} of {name}'s failed" for name, r in reports.items() if r.get("failed")]
+    return f" report: judge '{first['judge']}', agreement with the reference{left_out}{''.join(failed)}."
 
 
 def table_text(models: Mapping[str, Mapping[str, Any]]) -> str:
@@ -255,10 +266,11 @@ def table_text(models: Mapping[str, Mapping[str, Any]]) -> str:
         parts.append(paper_table(models))
     words = ""
     if first["protocols"]:
+        kinds = {name: SCORE_WORDS[scores.get("scores", "yes_no")] for name, scores in models.items()}
+        held = {name: _thresholds(scores["n_validation"]) for name, scores in models.items()}
         words = (
-            f"AUC: macro over labels, from {SCORE_WORDS[first.get('scores', 'yes_no')]}. F1 and Hamming loss: "
-            f"thresholds with the best F1 on {first['n_validation']} validation records; 'of words': labels parsed "
-            "from generated answers."
+            f"AUC: macro over labels, from {_said(kinds)}. F1 and Hamming loss: {_said(held)}; 'of words': labels "
+            "parsed from generated answers."
         )
     parts.append((words + _about_reports(models)).strip())
     return "\n".join(parts)

@@ -223,3 +223,11 @@ def test_every_suite_is_listed_on_one_line(capsys) -> None:
     assert main(["suites", "mmmu-ecg"]) == 0
     assert "n 200; labels: letters A-D" in capsys.readouterr().out
     assert main(["suites", "ptb"]) == 2
+
+
+def test_a_simulated_suite_that_is_not_whole_says_so() -> None:
+    suite = SUITES["simulated"]
+    assert suite.size_note(400, "test") == suite.size_note(9, "validate", 9) == ""
+    assert suite.size_note(7, "test", 9) == "asked for: 9; here: 7"
+    with pytest.raises(ValueError, match="n=0 must be positive"):
+        suite.open(None, "test", 0, None)

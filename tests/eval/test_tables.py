@@ -131,3 +131,18 @@ def test_models_scored_on_different_records_do_not_share_a_table(models: dict[st
     for function in (check_comparable, table_text, table_json):
         with pytest.raises(ValueError, match="scored on different records"):
             function(mixed)
+
+
+def test_a_model_without_the_whole_of_the_records_is_refused(models: dict[str, dict[str, Any]]) -> None:
+    base = models["base"]
+    with pytest.raises(ValueError, match="scored on different records"):
+        table_text({"all": base, "killed": {**base, "n_records": base["n_records"] - 1}})
+
+
+def test_the_last_line_says_where_each_model_has_its_thresholds_and_scores_from(
+    models: dict[str, dict[str, Any]],
+) -> None:
+    base = models["base"]
+    last = table_text({"a": base, "b": {**base, "n_validation": None, "scores": "label_list"}}).splitlines()[-1]
+    assert "from a: the log-odds of yes against no; b: the log-likelihood of the label's name" in last
+    assert "a: thresholds with the best F1 on 7 validation records; b: none without validation records;" in last
