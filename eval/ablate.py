@@ -26,6 +26,7 @@ from eval.ablate_spec import (
     Variant,
     flat,
     load_ablation,
+    main_protocol,
     recipe_of,
     score_commands,
     train_command,
@@ -236,7 +237,7 @@ def _report(ablation: Ablation, runs: Sequence[OneRun], out: Path, failed: dict[
     text = table_markdown(result)
     (out / "table.md").write_text(text)
     if any(row["n_seeds"] for row in result["rows"].values()):
-        (out / "plot.svg").write_text(plot_svg(result))
+        (out / "plot.svg").write_text(plot_svg(result, main_protocol(ablation)))
     return text
 
 

@@ -57,6 +57,9 @@ class Scoring:
             raise ValueError(f"score: n_test={self.n_test} and n_validation={self.n_validation} must be at least 2")
         if not is_made and (self.n_test or self.n_validation or self.seed):
             raise ValueError(f"score: suite {self.suite} has the records of its folder; n and seed do not apply")
+        if SUITES[self.suite].configuration or not SUITES[self.suite].protocols:
+            lack = "validation records to choose thresholds" if SUITES[self.suite].protocols else "scores of labels"
+            raise ValueError(f"score: suite {self.suite} has no {lack}, which an ablation compares by")
         if self.bootstrap < 1:
             raise ValueError(f"score.bootstrap={self.bootstrap} must be positive")
 
@@ -206,6 +209,11 @@ def score_commands(
     files = ["--predictions", str(folder / "test.jsonl"), "--validation", str(folder / "validate.jsonl")]
     last = ["--bootstrap", str(score.bootstrap), "--out", str(folder / "scores.json")]
     return [*commands, ["eval", "score", *files, *last]]
+
+
+def main_protocol(ablation: Ablation) -> str:
+    """Whose AUC is drawn: all statements, or the only labels that the suite asks for."""
+    return list(SUITES[ablation.score.suite].label_sets)[-1]
 
 
 def typed(command: list[str]) -> str:

@@ -31,7 +31,7 @@ def draws_of_auc(path: Path, suite: str, protocol: str, n_draws: int) -> np.ndar
 
     Labels without one of the outcomes among the records are left out, as in eval.metrics.
     """
-    label_set = SUITES[suite].label_sets[protocol]
+    label_set = SUITES[suite].scored_sets[protocol]
     lines = eligible(read_predictions(path), protocol)
     lines.sort(key=lambda line: line["id"])
     y, scores = truth_matrix(lines, protocol, label_set), score_matrix(lines, protocol, label_set)

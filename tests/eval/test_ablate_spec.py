@@ -1,5 +1,6 @@
 """Ablations as TOML: what may be set, what is refused, and that the commands mean the same as the recipe."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from eval.ablate_spec import (
     find_recipe,
     flat,
     load_ablation,
+    main_protocol,
     recipe_of,
     score_commands,
     train_command,
@@ -127,6 +129,17 @@ def test_a_suite_takes_n_and_seed_only_if_its_patients_are_simulated() -> None:
         Scoring(n_test=1)
     with pytest.raises(ValueError, match=r"score.suite='ptb' is not one of"):
         Scoring(suite="ptb")
+
+
+@pytest.mark.parametrize(("suite", "lack"), [("ptb-test", "validation records"), ("ptbxl-report", "scores of labels")])
+def test_a_suite_that_gives_no_scores_to_compare_is_refused_before_anything_is_trained(suite: str, lack: str) -> None:
+    with pytest.raises(ValueError, match=f"suite {suite} has no {lack}"):
+        Scoring(suite=suite)
+
+
+def test_what_is_drawn_is_the_last_label_set_of_the_suite() -> None:
+    drawn = {suite: main_protocol(replace(ablation(), score=Scoring(suite=suite))) for suite in ("wfdb", "ptbxl-super")}
+    assert drawn == {"wfdb": "statements", "ptbxl-super": "superclass"}
 
 
 def test_scoring_takes_the_adapter_or_the_model_that_training_left_or_neither() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from eval.ablate_table import draws_of_auc, measured, paired_difference, table_markdown
 from eval.score import ScoreConfig, score
+from train.ecg import LABEL_SETS
 
 
 def test_the_draws_are_those_of_the_scored_interval(predictions: dict[str, Path], tmp_path: Path) -> None:
@@ -16,6 +17,16 @@ def test_the_draws_are_those_of_the_scored_interval(predictions: dict[str, Path]
     wanted = scored["protocols"]["statements"]["from_scores"]["intervals"]["means"]["macro_auc"]
     drawn = draws_of_auc(path, "simulated", "statements", 60)
     assert np.quantile(drawn, [0.025, 0.975]) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_groups_of_the_statements_are_drawn_from_the_scores_of_all_of_them(tmp_path: Path) -> None:
+    codes, lines = LABEL_SETS["statements"].codes, []
+    for i in range(6):
+        truth = {"labels": ["SR", "LVOLT"] if i % 2 else ["AFIB", "QWAVE"], "superclass": [], "report": None}
+        odds = {code: float(code in truth["labels"]) for code in codes}
+        lines.append({"id": f"{i}", "patient_id": f"{i}", "truth": truth, "log_odds": {"statements": odds}})
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert draws_of_auc(tmp_path / "p.jsonl", "ptbxl-statements", "form", 9).tolist() == [1.0] * 9
 
 
 def test_a_model_does_not_differ_from_itself(predictions: dict[str, Path]) -> None:
