@@ -82,6 +82,10 @@ class LlmJudgeConfig:
             raise ValueError(f"repeats={self.repeats}, workers={self.workers}, max_attempts={self.max_attempts}: >= 1")
 
 
+class RefusedError(RuntimeError):
+    """The endpoint takes no request of this kind, so none of the others either."""
+
+
 def check_references(cases: Sequence[Case]) -> None:
     """Refuse references that are no reports.
 
@@ -131,8 +135,8 @@ class LlmJudge:
         """Marks of one report.
 
         Raises:
-            RuntimeError: after max_attempts, with what went wrong at the last one, or at once if the endpoint refuses
-                the request itself (400, 401, 404).
+            RuntimeError: after max_attempts, with what went wrong at the last one.
+            RefusedError: at once, if the endpoint refuses the request itself (400, 401, 404).
         """
         path = self.cached(case, repeat)
         if path.is_file():
@@ -149,11 +153,11 @@ class LlmJudge:
                 marks = self.protocol.marks(reply)
                 self._keep(path, reply, response.usage)
                 return marks
-            except (ValueError, IndexError, TypeError) as error:  # half an answer, or not the one that was asked for
+            except (ValueError, IndexError, TypeError, AttributeError) as error:  # half an answer, a page of HTML, ...
                 problem = f"malformed reply: {error}"
             except self._openai.APIStatusError as error:
                 if error.status_code not in (408, 409, 429) and error.status_code < 500:
-                    raise RuntimeError(f"{self.config.base_url} refuses the request: {error}") from error
+                    raise RefusedError(f"{self.config.base_url} refuses the request: {error}") from error
                 problem, wait = f"HTTP {error.status_code}", max(wait, _retry_after(error))
             except self._openai.OpenAIError as error:
                 problem = f"{type(error).__name__}: {error}"
@@ -217,7 +221,7 @@ def judge_reports(config: LlmJudgeConfig, cases: Sequence[Case]) -> dict[str, An
 
     Raises:
         ValueError: for broken references, no case, or an estimate above max_usd.
-        RuntimeError: if the endpoint refuses requests.
+        RefusedError: if the endpoint refuses requests.
     """
     if not cases:
         raise ValueError("there is no report to judge")
@@ -254,9 +258,9 @@ def _ask_all(judge: LlmJudge, tasks: Sequence[tuple[Case, int]]) -> list[dict[st
     def one(task: tuple[Case, int]) -> dict[str, float] | str:
         try:
             answer: dict[str, float] | str = judge.judge(*task)
+        except RefusedError:
+            raise
         except RuntimeError as error:
-            if "refuses" in str(error):
-                raise
             answer = str(error)
         with lock:
             done[0] += 1

@@ -65,11 +65,13 @@ class Handler(BaseHTTPRequestHandler):
         raw = json.dumps(body if status == 200 else {"error": {"message": "no"}}).encode()
         if step == "<cut>":
             raw = raw[: len(raw) // 2]
+        kind = "text/html" if step == "<html>" else "application/json"
+        raw = {"<html>": b"<html>busy</html>", "<list>": b"[]"}.get(str(step), raw)
         with self.server.lock:
             self.server.now -= 1
         try:
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(raw)))
             self.end_headers()
             self.wfile.write(raw)
@@ -156,7 +158,9 @@ def test_a_reply_that_is_not_what_was_asked_for_has_no_marks(reply: str, message
 # misbehaviour
 
 
-@pytest.mark.parametrize("step", [429, 500, 503, '{"diagnosis": 8, "wa', '{"other": 1}', "<cut>", ""])
+@pytest.mark.parametrize(
+    "step", [429, 500, 503, '{"diagnosis": 8, "wa', '{"other": 1}', "<cut>", "<html>", "<list>", ""]
+)
 def test_what_goes_wrong_once_is_tried_again(server: Server, config: LlmJudgeConfig, step: Any) -> None:
     server.script = [step, step]
     assert LlmJudge(config).judge(CASES[0], 0) == json.loads(GOOD)
@@ -170,7 +174,7 @@ def test_a_slow_answer_is_given_up_and_asked_again(server: Server, config: LlmJu
 
 
 def test_what_always_goes_wrong_is_reported_and_the_rest_is_scored(server: Server, config: LlmJudgeConfig) -> None:
-    server.reply = lambda asked: "no" if "rate 61" in asked["messages"][0]["content"][-1]["text"] else GOOD
+    server.reply = lambda asked: '{"refuses": 1}' if "rate 61" in asked["messages"][0]["content"][-1]["text"] else GOOD
     result = judge_reports(replace(config, max_attempts=2), CASES)
     assert list(result["model"]["failed"]) == ["r1"]
     assert "2 attempts failed, the last with malformed reply" in result["model"]["failed"]["r1"]
