@@ -66,14 +66,18 @@ def only_run(folder: Path) -> Iterator[None]:
 
     Raises:
         FileExistsError: if another process trains in it.
+        OSError: if its file system has no locks (Lustre without `flock`, some NFS).
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             message = f"another process is training in {folder}; wait for it, or choose another name"
             raise FileExistsError(message) from None
+        except OSError as error:
+            message = f"{folder} cannot be locked ({error}): mount its file system with locks, or choose another out"
+            raise OSError(message) from error
         yield
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from minimllama.visibility import see
-from train.dataset import Batch
+from train.dataset import PAD_MULTIPLE, Batch
 from train.optim import MasterAdamW
 from train.setup import Setup
 from train.step import backward
@@ -12,7 +12,8 @@ from train.step import backward
 def worst_batch(setup: Setup) -> Batch:
     """All tiles, the longest dialogs and nothing but answers: no micro-batch of the recipe is larger."""
     config, data = setup.model.config, setup.config.data
-    pages, questions, length = setup.config.batch.images_per_forward, data.questions_per_image, data.max_tokens
+    pages, questions = setup.config.batch.images_per_forward, data.questions_per_image
+    length = -(-data.max_tokens // PAD_MULTIPLE) * PAD_MULTIPLE
     slots, side = config.vision.max_tiles, config.vision.tile_size
     sample_of_row = [page for page in range(pages) for _ in range(questions)]
     tokens = torch.full((pages * questions, length), config.text.bos_id)  # [R, T]

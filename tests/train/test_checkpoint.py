@@ -24,6 +24,7 @@ from train.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from train.checkpoint.random import random_state, set_random_state
 from train.optim import MasterAdamW, OptimConfig
 
 RECIPE = 'name = "x"\nout = "a"\n[optim]\nsteps = 9\n[[data.components]]\nn = 4\n'
@@ -102,6 +103,14 @@ def test_in_the_background_it_is_the_state_of_when_it_began(tmp_path: Path) -> N
     fresh = trained(0)[1]
     load_checkpoint(path, fresh, RECIPE)
     assert differences(fresh.tensors(), expected) == []
+
+
+def test_the_random_state_of_an_accelerator_is_a_ranks_own_whatever_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = {2: torch.tensor([7], dtype=torch.uint8)}  # the third of a node; later the first of another
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device.index])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: states.update({device.index: state}))
+    set_random_state(random_state(torch.device("cuda", 2)), torch.device("cuda", 0))
+    assert states[0] is states[2]
 
 
 def test_a_new_folder_has_no_checkpoint(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Signals, numbers that are not finite, too little memory, a full disk, two runs in one folder."""
 
+import errno
 import json
 import math
 import os
@@ -78,6 +79,15 @@ def test_handlers_are_put_back() -> None:
         signal.raise_signal(signal.SIGTERM)
         assert stop.name == "SIGTERM"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_that_a_shell_told_torchrun_to_ignore_still_reaches_the_ranks() -> None:
+    """docs/training.md, Slurm: `trap "" USR1` keeps torchrun alive, and its ranks inherit that."""
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    with StopSignal() as stop:
+        signal.raise_signal(signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, before)
+    assert stop.name == "SIGUSR1"
 
 
 # numbers that are not finite
@@ -209,9 +219,9 @@ def test_the_largest_batch_of_the_recipe_can_run_first_and_leaves_no_trace(make_
     plain, first = (run(make_config(name=name, optim={"steps": 2}, data={"max_tokens": 200},
                                     compute={"worst_first": name == "b"})) for name in "ab")  # fmt: skip
     assert differences(saved_state(plain / "checkpoint-2"), saved_state(first / "checkpoint-2")) == []
-    setup = prepare(make_config(data={"max_tokens": 200}))
+    setup = prepare(make_config(data={"max_tokens": 197}))
     largest = worst_batch(setup)
-    assert largest.tokens.shape == (6, 200)
+    assert largest.tokens.shape == (6, 200)  # as a dialog of 197 is padded
     assert all(
         batch.tokens.shape[1] <= 200 and sum(batch.n_tiles) <= sum(largest.n_tiles)
         for batch in load_batches(setup, 0, 8)
@@ -257,6 +267,15 @@ def test_two_runs_in_one_folder_are_refused(make_config: MakeConfig) -> None:
     config = make_config()
     with only_run(config.folder), pytest.raises(FileExistsError, match=r"another process is training in .*tiny"):
         run(config)
+
+
+def test_a_file_system_without_locks_is_not_another_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))  # of Lustre, unless it is mounted with flock
+
+    monkeypatch.setattr("train.faults.fcntl.flock", flock)
+    with pytest.raises(OSError, match="cannot be locked .*Function not implemented"), only_run(tmp_path):
+        pass
 
 
 def refused(world: World, config: RunConfig) -> str:

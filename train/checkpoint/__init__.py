@@ -68,7 +68,7 @@ def load_checkpoint(
         load_state(state, checkpoint_id=path / "state", no_dist=world.size == 1)
     optimizer.adopt()
     if note["n_ranks"] == world.size:
-        set_random_state(torch.load(path / f"random-{world.rank}.pt", weights_only=True))
+        set_random_state(torch.load(path / f"random-{world.rank}.pt", weights_only=True), world.device)
     else:  # nothing to restore; only dropout is random here
         torch.manual_seed(torch.initial_seed() + note["step"])
     best, best_step = kept_best(note, recipe)

@@ -88,7 +88,8 @@ class Saving:
             (self.partial / PROGRESS).write_text(json.dumps(note, indent=2) + "\n")
 
         _try(self.world, main_part if self.world.is_main else None)
-        _try(self.world, lambda: torch.save(random_state(), self.partial / f"random-{self.world.rank}.pt"))
+        mine = self.partial / f"random-{self.world.rank}.pt"
+        _try(self.world, lambda: torch.save(random_state(self.world.device), mine))
 
     def write_state(self, optimizer: MasterAdamW, background: dist.ProcessGroup | bool) -> None:
         """What is trained, and its moments.
