@@ -15,7 +15,7 @@ import numpy as np
 
 from train.ecg.signal import LEADS, check_lead_equations, derive_limb_leads
 
-MV_PER_UNIT = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "v": 1e3}
+MV_PER_UNIT = {"mv": 1.0, "uv": 1e-3, "\u00b5v": 1e-3, "\u03bcv": 1e-3, "v": 1e3}  # two signs for micro
 NOTE = "minimllama: "  # our own header comments start with this, and hold JSON
 
 
@@ -67,14 +67,31 @@ def lead_name(name: str) -> str | None:
     return {lead.upper(): lead for lead in LEADS}.get(bare)
 
 
-def _check_gains(header: Path) -> None:
-    """Refuse signals whose header states no gain: wfdb would silently assume 200 units per millivolt."""
-    lines = [line for line in header.read_text(errors="replace").splitlines() if line.strip() and line[0] != "#"]
+def _read_units(header: Path) -> list[str]:
+    """The unit of each signal, where wfdb would guess or drop what it does not know.
+
+    Refused are a missing sampling rate (wfdb assumes 250 Hz) and a missing gain (200 units per millivolt); a unit
+    in other than ASCII letters loses them in wfdb, and microvolts become volts.
+    """
+    text = header.read_bytes()
+    try:
+        decoded = text.decode()
+    except UnicodeDecodeError:
+        decoded = text.decode("latin-1")
+    lines = [line for line in decoded.splitlines() if line.strip() and line[0] != "#"]
+    first = lines[0].split() if lines else []
+    if first and "/" in first[0]:
+        raise ValueError(f"{header}: a record of several segments; join them first (wfdb.rdrecord, wfdb.wrsamp)")
+    if len(first) < 3:
+        raise ValueError(f"{header}: the first line states no sampling rate")
+    units = []
     for line in lines[1:]:
         fields = line.split()
-        gain = re.match(r"[0-9.eE+-]+", fields[2]) if len(fields) > 2 else None
-        if gain is None or float(gain.group()) == 0:
+        gain = re.match(r"([0-9.eE+-]+)(?:\(.*?\))?(?:/(.+))?", fields[2]) if len(fields) > 2 else None
+        if gain is None or float(gain.group(1)) == 0:
             raise ValueError(f"{header}: signal {fields[-1]!r} states no gain, so its millivolts are unknown")
+        units.append(gain.group(2) or "mV")
+    return units
 
 
 def _in_millivolts(values: np.ndarray, unit: str, where: str) -> np.ndarray:
@@ -84,18 +101,18 @@ def _in_millivolts(values: np.ndarray, unit: str, where: str) -> np.ndarray:
     return values * factor
 
 
-def _read_signals(base: Path) -> tuple[dict[str, np.ndarray], float]:
+def _read_signals(base: Path, units: list[str]) -> tuple[dict[str, np.ndarray], float]:
     """All signals that are leads of the twelve, by name in millivolts, and samples per second."""
     import wfdb  # optional extra "ecg"
 
     try:
         values, fields = wfdb.rdsamp(str(base))
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, TypeError) as error:
         raise ValueError(f"{base}: damaged record ({error})") from error
     if values is None:
         raise ValueError(f"{base}: the record has no signals")
     leads: dict[str, np.ndarray] = {}
-    for column, (raw_name, unit) in enumerate(zip(fields["sig_name"], fields["units"], strict=True)):
+    for column, (raw_name, unit) in enumerate(zip(fields["sig_name"], units, strict=True)):
         name = lead_name(raw_name)
         if name is None:
             continue
@@ -121,15 +138,14 @@ def read_record(path: str | Path, *, check: bool = True) -> EcgRecord:
 
     Raises:
         FileNotFoundError: if there is no header or a signal file is missing.
-        ValueError: if a lead is missing or stands there twice, a gain is missing, a unit is unknown, a file
-            is damaged or the leads contradict each other.
+        ValueError: if a lead is missing or stands there twice, a gain or the sampling rate is missing, a unit is
+            unknown, a file is damaged or the leads contradict each other.
     """
     base = Path(path).with_suffix("") if Path(path).suffix == ".hea" else Path(path)
     header = base.with_name(base.name + ".hea")
     if not header.is_file():
         raise FileNotFoundError(f"no WFDB header {header}")
-    _check_gains(header)
-    leads, hz = _read_signals(base)
+    leads, hz = _read_signals(base, _read_units(header))
     signal = np.stack([leads[lead] for lead in LEADS]).astype(np.float32)
     if check:
         check_lead_equations(signal, str(base))
@@ -168,7 +184,10 @@ def read_note(header: Path) -> dict[str, Any]:
     """What `write_record` stored in a header's comments: labels, measurements, split and so on; {} in other files."""
     lines = [line.lstrip("# ") for line in header.read_text(errors="replace").splitlines() if line.startswith("#")]
     parts = [line[len(NOTE) :] for line in lines if line.startswith(NOTE)]
-    return {key: value for part in parts for key, value in json.loads(part).items()}
+    try:
+        return {key: value for part in parts for key, value in json.loads(part).items()}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{header}: damaged comment {NOTE!r} ({error})") from error
 
 
 def write_record(record: EcgRecord, folder: str | Path) -> Path:

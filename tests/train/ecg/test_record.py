@@ -126,9 +126,11 @@ def test_fifteen_leads_in_two_files_give_twelve(tmp_path: Path, truth: np.ndarra
     assert np.abs(read_record(path).signal - truth).max() <= HALF_A_UNIT
 
 
-def test_microvolts_become_millivolts(tmp_path: Path, truth: np.ndarray) -> None:
-    record = read_record(write(tmp_path, 1000 * truth, LEADS, units="uV", gain=1.0))
-    assert np.abs(record.signal - truth).max() <= HALF_A_UNIT
+@pytest.mark.parametrize("unit", ["uV", "\u00b5V", "\u03bcV"])
+def test_microvolts_become_millivolts(tmp_path: Path, truth: np.ndarray, unit: str) -> None:
+    path = write(tmp_path, 1000 * truth, LEADS, units="uV", gain=1.0)
+    edit_header(path, "/uV", f"/{unit}")
+    assert np.abs(read_record(path).signal - truth).max() <= HALF_A_UNIT
 
 
 def test_volts_become_millivolts(tmp_path: Path, truth: np.ndarray) -> None:
@@ -228,6 +230,18 @@ def test_a_missing_gain_is_refused(tmp_path: Path, truth: np.ndarray, gain: str)
     lines[5] = f"{fields[0]} {fields[1]}{gain}" + (f" {' '.join(fields[3:])}" if gain else "")
     path.with_suffix(".hea").write_text("\n".join(lines) + "\n")
     with pytest.raises(ValueError, match="states no gain, so its millivolts are unknown"):
+        read_record(path)
+
+
+@pytest.mark.parametrize(
+    ("new", "message"), [("r 12", "states no sampling rate"), ("r/2 12 250 1000", "a record of several segments")]
+)
+def test_a_missing_rate_and_several_segments_are_refused(
+    tmp_path: Path, truth: np.ndarray, new: str, message: str
+) -> None:
+    path = write(tmp_path, truth, LEADS)
+    edit_header(path, "r 12 250 1000", new)
+    with pytest.raises(ValueError, match=message):
         read_record(path)
 
 
