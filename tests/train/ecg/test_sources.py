@@ -7,6 +7,7 @@ import pickle
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -219,6 +220,11 @@ def test_a_folder_without_splits_is_one_split_if_that_is_said(tmp_path: Path) ->
     with pytest.raises(ValueError, match=r"names no split; say split_of_all="):
         open_source("wfdb", tmp_path, "test")
     assert len(open_source("wfdb", tmp_path, "test", split_of_all="test")) == 1
+    with pytest.raises(ValueError, match="wfdb: split_of_all='tests' is not one of None, train, validate, test"):
+        open_source("wfdb", tmp_path, "test", split_of_all="tests")
+    write_record(replace(open_source("simulated", n=2)[1], split="val"), tmp_path)
+    with pytest.raises(ValueError, match=r"000001.hea names split 'val', which is not one of train, validate, test"):
+        open_source("wfdb", tmp_path, "test", split_of_all="test")
 
 
 def test_a_folder_is_indexed_once_and_again_when_a_header_changes(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ Ribeiro et al. 2020, doi:10.1038/s41467-020-15432-4. exams.csv, and HDF5 parts w
 (N, 4096, 12); rows are not in the order of the table, and a part may end with a row of zeros that no exam has.
 """
 
-import csv
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from train.ecg.label_maps import SCP_OF_CODE15
 from train.ecg.labels import LABEL_SETS
 from train.ecg.record import EcgRecord
 from train.ecg.signal import LEADS, check_lead_equations
-from train.ecg.sources.index import IndexWriter, Progress, file_stamp, naming, open_index, split_of_patient
+from train.ecg.sources.index import IndexWriter, Progress, file_stamp, naming, open_index, read_table, split_of_patient
 from train.ecg.sources.indexed import IndexedSource, choose, need_root
 
 HZ = 400.0
@@ -67,10 +66,9 @@ class Code15Source(IndexedSource[EcgRecord]):
         parts = sorted([*folder.glob("exams_part*.hdf5"), *folder.glob("exams_part*.h5")])
 
         def build(writer: IndexWriter) -> None:
-            with table.open(newline="", encoding="utf-8") as lines:
-                for row in writer.watch(f"index of {table}", csv.DictReader(lines)):
-                    with naming(f"{table}, exam_id {row.get('exam_id')}"):
-                        writer.put(str(int(row["exam_id"])), row)
+            for row in writer.watch(f"index of {table}", read_table(table, ("exam_id", "patient_id", *LABELS))):
+                with naming(f"{table}, exam_id {row['exam_id']}"):
+                    writer.put(str(int(row["exam_id"])), row)
             for part in parts:
                 _add_part(writer, part)
             for owner in writer.owners():

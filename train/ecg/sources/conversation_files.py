@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from train.ecg.sources.index import find_files
+
 Place = tuple[int, int]
 _CHUNK = 1 << 22  # bytes
 _LONGEST_ITEM = 1 << 26  # characters
@@ -21,7 +23,7 @@ def read_files(root: Path) -> list[Path]:
     Raises:
         FileNotFoundError: if there is none.
     """
-    files = sorted(path for path in root.rglob("*") if path.suffix in _SUFFIXES) if root.is_dir() else [root]
+    files = find_files(root, _SUFFIXES) if root.is_dir() else [root]
     ours = (".manifest.jsonl", "render.json")  # what `train.ecg render` writes beside the items
     files = [path for path in files if not path.name.endswith(ours)]
     if not files:

@@ -4,6 +4,7 @@ One SQLite file beside the data. Its name holds a hash of what it was made from 
 that decide what is in it), so a changed data set gets a new one. Several processes may open it; one makes it.
 """
 
+import csv
 import fcntl
 import hashlib
 import json
@@ -56,8 +57,43 @@ def naming(where: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{where}: {error}") from error
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, SyntaxError) as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def find_files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    """All files below a folder whose names end so, in order of their paths; linked folders are entered, each once."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for here, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort(key=lambda name: (os.path.islink(os.path.join(here, name)), name))
+        found += [Path(here, name) for name in names if name.endswith(endings)]
+    return sorted(found)
+
+
+def read_table(path: Path, needed: Iterable[str]) -> Iterator[dict[str, str]]:
+    """Rows of a CSV file, with or without a byte order mark.
+
+    Raises:
+        ValueError: if a needed column is missing, the file is not UTF-8, or a row has more or fewer cells than the
+            first line, as where a download stopped; it says where.
+    """
+    with path.open(newline="", encoding="utf-8-sig") as lines:
+        rows = csv.DictReader(lines)
+        try:
+            if missing := sorted(set(needed) - set(rows.fieldnames or ())):
+                raise ValueError(f"{path} has no column {', '.join(missing)}")
+            for row in rows:
+                if None in row or None in row.values():
+                    raise ValueError(f"{path}, line {rows.line_num}: not as many cells as in the first line")
+                yield row
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}, after line {rows.line_num}: {error}") from error
 
 
 class IndexWriter:
@@ -194,7 +230,7 @@ def open_index(
         progress: told how far it is.
 
     Raises:
-        PermissionError: if it has to be made and the folder cannot be written to; it says what to do.
+        OSError: if it has to be made and the folder cannot be written to, or is full; it says what to do.
     """
     digest = hashlib.sha256(json.dumps([2, description], sort_keys=True).encode()).hexdigest()[:12]
     path = folder / f"minimllama-{name}-{digest}.sqlite"
@@ -224,9 +260,11 @@ def _build(path: Path, build: Callable[[IndexWriter], None], progress: Progress 
         writer.finish()
         connection.commit()
         connection.execute("VACUUM")  # what was only needed on the way
-    except BaseException:
+    except BaseException as error:
         connection.close()
         unfinished.unlink(missing_ok=True)
+        if isinstance(error, sqlite3.OperationalError):  # such as a full disk
+            raise OSError(f"cannot write the index {path} ({error}); name another folder: index=...") from error
         raise
     connection.close()
     unfinished.rename(path)

@@ -4,7 +4,6 @@ https://physionet.org/content/mimic-iv-ecg/1.0/. There is no official split: 80/
 subject_id. The lead order in its headers is I II III aVR aVF aVL V1-V6; leads are found by name.
 """
 
-import csv
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from train.ecg.label_maps import map_phrases
 from train.ecg.record import EcgRecord, read_record
-from train.ecg.sources.index import IndexWriter, Progress, file_stamp, naming, open_index, split_of_patient
+from train.ecg.sources.index import IndexWriter, Progress, file_stamp, naming, open_index, read_table, split_of_patient
 from train.ecg.sources.indexed import IndexedSource, choose, need_root
 
 NEEDS = ("labels", "measurements", "both", "nothing")
@@ -51,14 +50,12 @@ class MimicIvEcgSource(IndexedSource[EcgRecord]):
         tables = folder / "record_list.csv", folder / "machine_measurements.csv"
 
         def build(writer: IndexWriter) -> None:
-            with tables[1].open(newline="", encoding="utf-8") as lines:
-                for row in writer.watch(f"index of {tables[1]}", csv.DictReader(lines)):
-                    with naming(f"{tables[1]}, study_id {row.get('study_id')}"):
-                        writer.put(row["study_id"], {"phrases": _phrases(row), "measured": _measure(row)})
-            with tables[0].open(newline="", encoding="utf-8") as lines:
-                for row in writer.watch(f"index of {tables[0]}", csv.DictReader(lines)):
-                    with naming(f"{tables[0]}, study_id {row.get('study_id')}"):
-                        _add(writer, row, need)
+            for row in writer.watch(f"index of {tables[1]}", read_table(tables[1], ["study_id"])):
+                with naming(f"{tables[1]}, study_id {row['study_id']}"):
+                    writer.put(row["study_id"], {"phrases": _phrases(row), "measured": _measure(row)})
+            for row in writer.watch(f"index of {tables[0]}", read_table(tables[0], ["subject_id", "study_id", "path"])):
+                with naming(f"{tables[0]}, study_id {row['study_id']}"):
+                    _add(writer, row, need)
             writer.forget()
 
         description = [need, *(file_stamp(table) for table in tables)]

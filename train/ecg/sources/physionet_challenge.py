@@ -13,7 +13,7 @@ from typing import Any
 
 from train.ecg.label_maps import CPSC_OF_SNOMED, SNOMED, map_codes
 from train.ecg.record import EcgRecord, read_record
-from train.ecg.sources.index import IndexWriter, Progress, file_stamp, open_index, split_of_patient
+from train.ecg.sources.index import IndexWriter, Progress, file_stamp, find_files, open_index, split_of_patient
 from train.ecg.sources.indexed import IndexedSource, choose, need_root
 
 _TABLES = {"scp": SNOMED, "cpsc": CPSC_OF_SNOMED}
@@ -52,7 +52,7 @@ class PhysioNetChallengeSource(IndexedSource[EcgRecord]):
         choose(self.name, "need", need, ("labels", "nothing"))
         choose(self.name, "split_of_all", split_of_all, ("", "train", "validate", "test"))
         self.vocabulary, self.check = vocabulary, check
-        headers = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.hea"))
+        headers = [str(path.relative_to(folder)) for path in find_files(folder, (".hea",))]
 
         def build(writer: IndexWriter) -> None:
             for header in writer.watch(f"index of {folder}", headers, len(headers)):

@@ -5,18 +5,18 @@ The versions are not the same test set: 1.0.2 removed 38 duplicates and merged t
 """
 
 import ast
-import csv
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from train.ecg.labels import STATEMENTS
 from train.ecg.record import EcgRecord, read_record
-from train.ecg.sources.index import IndexWriter, Progress, file_stamp, naming, open_index
+from train.ecg.sources.index import IndexWriter, Progress, file_stamp, naming, open_index, read_table
 from train.ecg.sources.indexed import IndexedSource, choose, need_root
 
 _CHANGELOGS = {"1.0.3": "ptbxl_v103_changelog.txt", "1.0.2": "ptbxl_v102_changelog.txt"}
-_OVER_89 = 300.0  # how 1.0.2 and later store an age over 89
+_HIDDEN_AGE = "300"  # how 1.0.2 and later store an age over 89
+_NEEDED = ("ecg_id", "patient_id", "scp_codes", "strat_fold", "filename_lr", "filename_hr")
 
 
 class PtbxlSource(IndexedSource[EcgRecord]):
@@ -56,17 +56,17 @@ class PtbxlSource(IndexedSource[EcgRecord]):
             raise ValueError(f"source ptbxl: likelihood={likelihood} must lie in [0, 100] percent")
         self.hz, self.likelihood, self.check = hz, likelihood, check
         table = folder / "ptbxl_database.csv"
-        found = [version for version, changelog in _CHANGELOGS.items() if (folder / changelog).exists()]
-        self.version = found[0] if found else "1.0.1"  # which had no change log yet
 
         def build(writer: IndexWriter) -> None:
-            with table.open(newline="", encoding="utf-8") as lines:
-                for row in writer.watch(f"index of {table}", csv.DictReader(lines)):
-                    with naming(f"{table}, ecg_id {row.get('ecg_id')}"):
-                        _add(writer, row)
+            for row in writer.watch(f"index of {table}", read_table(table, _NEEDED)):
+                with naming(f"{table}, ecg_id {row['ecg_id']}"):
+                    _add(writer, row)
 
         made = open_index(Path(index) if index else folder, self.name, file_stamp(table), build, progress)
         super().__init__(made, folder, split)
+        found = [version for version, changelog in _CHANGELOGS.items() if (folder / changelog).exists()]
+        without = "1.0.2 or later" if made.parts(_HIDDEN_AGE) else "1.0.1"  # which had no change log yet
+        self.version = found[0] if found else without
 
     def _open(self, note: dict[str, Any]) -> EcgRecord:
         record = read_record(self.root / note["files"][str(self.hz)], check=self.check)
@@ -92,12 +92,17 @@ def _add(writer: IndexWriter, row: dict[str, str]) -> None:
     """One line of ptbxl_database.csv."""
     number, patient = int(float(row["ecg_id"])), str(int(float(row["patient_id"])))
     fold = int(float(row["strat_fold"]))
+    if not 1 <= fold <= 10:
+        raise ValueError(f"strat_fold={fold} is not one of 1 to 10")
     split = "train" if fold <= 8 else {9: "validate", 10: "test"}[fold]
     used = {"ecg_id", "patient_id", "scp_codes", "report", "strat_fold", "filename_lr", "filename_hr", "age", "sex", ""}
     meta: dict[str, Any] = {key: value for key, value in row.items() if key not in used and value}
     age = float(row["age"]) if row.get("age") else None
-    is_over_89 = age == _OVER_89
-    meta |= {"ecg_id": number, "fold": fold, "age": None if is_over_89 else age, "age_over_89": is_over_89}
+    is_hidden = age == float(_HIDDEN_AGE)
+    if is_hidden:
+        writer.put(_HIDDEN_AGE, number)
+    meta |= {"ecg_id": number, "fold": fold, "age": None if is_hidden else age}
+    meta["age_over_89"] = age is not None and age > 89
     meta["sex"] = {"0": "male", "1": "female"}.get((row.get("sex") or "")[:1])
     note = {
         "patient_id": patient,

@@ -12,7 +12,7 @@ import tarfile
 import zlib
 from pathlib import Path
 
-from train.ecg.sources.index import IndexWriter, Progress, RecordIndex
+from train.ecg.sources.index import IndexWriter, Progress, RecordIndex, find_files
 
 UNPACKED = "minimllama-unpacked"  # folder beside the index
 _PACKED = (".tar.gz", ".tgz")
@@ -34,7 +34,7 @@ class Shards:
 
     def __init__(self, images: Path, index_folder: Path) -> None:
         self.images, self.index_folder = images, index_folder
-        found = [path for path in images.rglob("*.t*") if UNPACKED not in path.parts]
+        found = [path for path in find_files(images, (".tar", *_PACKED)) if UNPACKED not in path.parts]
         self.plain = sorted(path for path in found if path.suffix == ".tar")
         packed = sorted(path for path in found if path.name.endswith(_PACKED))
         self.packed = [path for path in packed if _without_suffix(path).with_suffix(".tar") not in self.plain]

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from train.ecg.record import EcgRecord, read_note, read_record
-from train.ecg.sources.index import IndexWriter, Progress, file_stamp, open_index
-from train.ecg.sources.indexed import IndexedSource, need_root
+from train.ecg.sources.index import SPLITS, IndexWriter, Progress, file_stamp, find_files, open_index
+from train.ecg.sources.indexed import IndexedSource, choose, need_root
 
 
 class WfdbFolderSource(IndexedSource[EcgRecord]):
@@ -25,7 +25,7 @@ class WfdbFolderSource(IndexedSource[EcgRecord]):
 
     Raises:
         FileNotFoundError: if there is no record of that split.
-        ValueError: if a record names no split and split_of_all is None.
+        ValueError: if a record names no split and split_of_all is None, or names one that there is not.
     """
 
     name = "wfdb"
@@ -41,7 +41,8 @@ class WfdbFolderSource(IndexedSource[EcgRecord]):
     ) -> None:
         folder = need_root(self.name, root)
         self.check = check
-        headers = sorted(folder.rglob("*.hea"))
+        choose(self.name, "split_of_all", split_of_all, (None, *SPLITS))
+        headers = find_files(folder, (".hea",))
         if not headers:
             raise FileNotFoundError(f"source wfdb: no WFDB record of split {split!r} below {folder}")
 
@@ -51,6 +52,8 @@ class WfdbFolderSource(IndexedSource[EcgRecord]):
                 stated = note.get("split") or split_of_all
                 if stated is None:
                     raise ValueError(f"{header} names no split; say split_of_all=... for the whole folder")
+                if stated not in SPLITS:
+                    raise ValueError(f"{header} names split {stated!r}, which is not one of {', '.join(SPLITS)}")
                 path = str(header.relative_to(folder))
                 patient = note.get("patient_id")
                 named = f"{self.name}:{patient}" if patient else None

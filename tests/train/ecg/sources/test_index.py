@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from train.ecg.sources.index import SPLITS, IndexWriter, open_index, split_of_patient
+from train.ecg.sources.index import SPLITS, IndexWriter, find_files, open_index, read_table, split_of_patient
 
 
 def numbers(n: int, journal: Path | None = None):
@@ -108,3 +108,47 @@ def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(PermissionError, match=r"cannot write the index .*; name another folder: index="):
         open_index(tmp_path / "file", "numbers", {}, numbers(2))
+
+
+def test_a_full_disk_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    def build(writer: IndexWriter) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with pytest.raises(OSError, match=r"index .*disk is full\); name another folder: index="):
+        open_index(tmp_path, "numbers", {}, build)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_files_in_linked_folders_are_found_once_and_circles_end(tmp_path: Path) -> None:
+    for name in ("a/1.hea", "a/2.dat", "elsewhere/3.hea"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a" / "circle").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "again").symlink_to(tmp_path / "elsewhere")
+    assert find_files(tmp_path / "a", (".hea",)) == [tmp_path / "a" / "1.hea", tmp_path / "a" / "again" / "3.hea"]
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_table_may_have_a_byte_order_mark_and_the_line_ends_of_windows(
+    tmp_path: Path, start: bytes, end: bytes
+) -> None:
+    (tmp_path / "t.csv").write_bytes(start + end.join([b"id,text", b'1,"a, b"', b"2,", b""]))
+    assert list(read_table(tmp_path / "t.csv", ["id"])) == [{"id": "1", "text": "a, b"}, {"id": "2", "text": ""}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"id,text\n1,a\n2", "line 3: not as many cells as in the first line"),
+        (b"id,text\n1,a,b\n", "line 2: not as many cells"),
+        (b"text\na\n", "has no column id"),
+        (b"", "has no column id"),
+        (b"id,text\n1,\xfc\n", "after line 0: .utf-8. codec"),
+    ],
+)
+def test_a_table_that_is_not_whole_says_where(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"t.csv.*{message}"):
+        list(read_table(tmp_path / "t.csv", ["id"]))

@@ -94,6 +94,14 @@ def test_the_version_is_read_off_its_change_logs(tmp_path: Path, version: str) -
     assert source[0].meta["version"] == version
 
 
+@pytest.mark.parametrize(("age", "version"), [("95.0", "1.0.1"), ("300.0", "1.0.2 or later")])
+def test_without_change_logs_a_hidden_age_tells_the_later_versions(tmp_path: Path, age: str, version: str) -> None:
+    record = open_source("ptbxl", write_ptbxl(tmp_path, [ptbxl_row(7, 1, age=age)], "1.0.1"), hz=100)[0]
+    assert record.meta["version"] == version
+    assert record.meta["age_over_89"] is True
+    assert record.meta["age"] == (95.0 if age == "95.0" else None)
+
+
 def test_a_changed_table_is_indexed_anew(tmp_path: Path) -> None:
     write_ptbxl(tmp_path, [ptbxl_row(1, 1)])
     assert ids(tmp_path, "train") == ["00001_lr"]
@@ -148,6 +156,15 @@ def test_an_unknown_statement_names_the_record(tmp_path: Path) -> None:
     write_ptbxl(tmp_path, [ptbxl_row(1, 1, scp_codes="{'LVHH': 100.0}")])
     with pytest.raises(ValueError, match=r"record ptbxl:1: not SCP statements: LVHH"):
         open_source("ptbxl", tmp_path, hz=100)[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"strat_fold": "11"}, "strat_fold=11 is not one of 1 to 10"), ({"scp_codes": "{'NORM': 100.0"}, "never closed")],
+)
+def test_a_damaged_line_of_the_table_is_named(tmp_path: Path, change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"ptbxl_database.csv, ecg_id 1: .*{message}"):
+        open_source("ptbxl", write_ptbxl(tmp_path, [ptbxl_row(1, 1, **change)]))
 
 
 @pytest.mark.parametrize(
