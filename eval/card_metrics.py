@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eval.card_text import MISSING, table
-from eval.tables import COLUMNS, HEADINGS, NAMES, Row, rows_of
+from eval.tables import COLUMNS, HEADINGS, NAMES, Row, choices_table, report_of, reports_table, rows_of
 
 FEW = 10  # positive records, below which a label's numbers mean little
 Scores = Mapping[str, Any]
@@ -17,12 +17,13 @@ def describe_scores(scores: Scores | None) -> list[str]:
     s = scores["settings"]
     kind = "SIMULATED records, not patients" if scores["synthetic"] else "records"
     held = scores["n_validation"]
+    seed = "default" if s["seed"] is None else s["seed"]
     source = f"{held} records of the validation split" if held else f"{MISSING}: no validation predictions"
     lines = [
         "## Evaluation",
         "",
-        f"{scores['n_records']} {kind}: suite `{s['suite']}`, split `{s['split']}`, seed {s['seed']}.",
-        f"Thresholds: {source}.",
+        f"{scores['n_records']} {kind}: suite `{s['suite']}`, split `{s['split']}`, seed {seed}.",
+        *([f"Thresholds: {source}."] if scores["protocols"] else []),
         "",
     ]
     for protocol, part in scores["protocols"].items():
@@ -32,6 +33,10 @@ def describe_scores(scores: Scores | None) -> list[str]:
         rows = [_shown(row) for row in rows_of({"this model": scores}, protocol)]
         lines += table(("", *HEADINGS), rows)
         lines += [_about_intervals(measured), "", "Per label, from scores:", "", *_per_label(measured)]
+    if scores.get("choices"):
+        lines += ["### Answers", "", "```text", choices_table({"this model": scores}).rstrip(), "```", ""]
+    if not scores["protocols"] and report_of(scores):
+        lines += ["### Texts", "", "```text", reports_table({"this model": scores}).rstrip(), "```", ""]
     lines += _subgroups(scores)
     return lines
 

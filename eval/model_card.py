@@ -4,6 +4,7 @@ Sections as in Mitchell et al. 2019 (doi:10.1145/3287560.3287596): the model, wh
 trained and on what, how well it does on whom, its limits, its licence, how to make it again.
 """
 
+import filecmp
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -206,15 +207,26 @@ def _reproduce(recipe: RunConfig, run: Path, scores: Scores | None) -> list[str]
     return ["## Make it again", "", "```bash", *commands, "```", "", " ".join(notes), ""]
 
 
+def _is_of(run: Path, scored: Path) -> bool:
+    """Whether weights are a run's: inside it, or the same bytes elsewhere, or, where they are gone, of its name."""
+    if scored.resolve().is_relative_to(run.resolve()):
+        return True
+    if not scored.is_dir():
+        return run.resolve().name in scored.parts
+    there, here = (sorted(folder.glob("*.safetensors")) for folder in (scored, run / scored.name))
+    same_names = [path.name for path in there] == [path.name for path in here] != []
+    return same_names and all(filecmp.cmp(*pair, shallow=False) for pair in zip(there, here, strict=True))
+
+
 def check_same_run(run: Path, scores: Scores) -> None:
     """Refuse scores of another model.
 
     Raises:
-        ValueError: if neither the adapter nor the model that was scored lies in the run's folder.
+        ValueError: if the adapter that was scored, or the model if there was none, is not the run's.
     """
-    scored = [scores["settings"]["adapter"], scores["settings"]["model"]]
-    if not any(run.resolve().name in Path(name).parts for name in scored if name):
-        raise ValueError(f"the scores are of model {scored[1]!r} with adapter {scored[0]!r}, not of {run}")
+    adapter, model = scores["settings"]["adapter"], scores["settings"]["model"]
+    if not _is_of(run, Path(adapter or model)):
+        raise ValueError(f"the scores are of model {model!r} with adapter {adapter!r}, not of {run}")
 
 
 def write_card(config: CardConfig) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from eval.__main__ import main
+from eval.card_metrics import describe_scores
 from eval.card_text import MISSING
 from eval.model_card import CardConfig, base_of, check_same_run, options_of, write_card
 from eval.predict import PredictConfig
@@ -189,6 +190,27 @@ def test_scores_of_another_model_are_refused(run: Path, scores: Path) -> None:
     found["settings"]["adapter"] = "runs/other/adapter"
     with pytest.raises(ValueError, match="with adapter 'runs/other/adapter', not of "):
         check_same_run(run, found)
+
+
+def test_scores_of_another_run_of_the_same_name_are_refused(run: Path, scores: Path, tmp_path: Path) -> None:
+    found, other = json.loads(scores.read_text()), tmp_path / run.name / "adapter"
+    other.mkdir(parents=True)
+    (other / "adapter_model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(ValueError, match="the scores are of model"):
+        check_same_run(run, {"settings": {**found["settings"], "adapter": str(other)}})
+    check_same_run(run, {"settings": {**found["settings"], "adapter": f"gone/{run.name}/adapter"}})
+    with pytest.raises(ValueError, match="the scores are of model"):  # the model without this run's adapter
+        check_same_run(run, {"settings": {**found["settings"], "adapter": ""}})
+
+
+def test_answers_to_questions_are_in_the_card() -> None:
+    settings = {"suite": "csn", "split": "test", "seed": None}
+    told = {"accuracy": 0.75, "interval": [0.7, 0.8], "unparsed": 3, "by_likelihood": None, "pulse": 0.5}
+    choices = {**told, "trivial": {"always A": 0.25}}
+    scores = {"settings": settings, "synthetic": False, "n_records": 9, "n_validation": None, "protocols": {}}
+    shown = "\n".join(describe_scores({**scores, "report": None, "choices": choices}))
+    assert "0.750 (0.700-0.800)" in shown
+    assert "always A" in shown
 
 
 def test_a_card_is_not_overwritten_and_needs_a_run(run: Path, tmp_path: Path, capsys) -> None:
