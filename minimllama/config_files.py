@@ -11,6 +11,7 @@ from minimllama.sizes import RopeConfig, TextConfig, VisionConfig, aspect_ratios
 
 Json = dict[str, Any]
 Parts = tuple[VisionConfig, TextConfig, int]  # the third is the id of the image token
+_HF_IDS = {"bos": 128000, "eos": 128001, "pad": 128004}  # defaults of transformers' MllamaTextConfig
 
 
 def _expect(fields: Json, where: str, accepted: Json) -> None:
@@ -66,7 +67,8 @@ def read_hf(fields: Json) -> Parts:
     _expect(fields, "config", {"model_type": "mllama"})
     text = fields["text_config"]
     _expect(text, "text_config", {"hidden_act": "silu", "tie_word_embeddings": False})
-    eos = text["eos_token_id"]
+    # the three fields that save_pretrained of transformers 4.57 leaves out if they hold the default
+    bos, eos, pad = (text.get(f"{name}_token_id", default) for name, default in _HF_IDS.items())
     sizes = TextConfig(
         width=text["hidden_size"],
         mlp_width=text["intermediate_size"],
@@ -78,9 +80,9 @@ def read_hf(fields: Json) -> Parts:
         max_positions=text["max_position_embeddings"],
         norm_eps=text["rms_norm_eps"],
         rope=_rope_from_hf(text),
-        bos_id=text["bos_token_id"],
+        bos_id=bos,
         eos_ids=tuple(eos) if isinstance(eos, list) else (eos,),
-        pad_id=text["pad_token_id"],
+        pad_id=pad,
     )
     return _vision_from_hf(fields["vision_config"]), sizes, fields["image_token_index"]
 

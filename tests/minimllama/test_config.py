@@ -109,6 +109,14 @@ def test_writing_and_reading_give_the_same_sizes(config: ModelConfig, tmp_path: 
     assert ModelConfig.from_folder(written(tmp_path, config.to_hf("float32"))) == config
 
 
+def test_ids_that_transformers_4_57_leaves_out_are_its_defaults(tmp_path: Path) -> None:
+    fields = PRESETS["11b"].to_hf("bfloat16")
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        del fields["text_config"][name]
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    assert ModelConfig.from_folder(tmp_path) == PRESETS["11b"]
+
+
 def test_config_json_is_preferred_to_params_json(tmp_path: Path) -> None:
     written(tmp_path, PARAMS, "params.json")
     assert ModelConfig.from_folder(written(tmp_path, TINY.to_hf("float32"))) == TINY
