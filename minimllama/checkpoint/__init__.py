@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -20,11 +21,24 @@ from minimllama.config import ModelConfig, differences
 from minimllama.image import ImageTransform
 from minimllama.model import MiniMllama
 
-__all__ = ["hf_name", "load_model", "save_model"]
+__all__ = ["DTYPES", "find_dtype", "hf_name", "load_model", "save_model"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _NOT_IN_PARAMS = ("text.pad_id", "text.eos_ids", "text.bos_id", "text.max_positions", "text.n_extra_embeddings")
 _NOT_IN_PARAMS += ("text.rope.factor", "text.rope.low_freq_factor", "text.rope.high_freq_factor")
 _NOT_IN_PARAMS += ("text.rope.original_positions",)
+
+
+def find_dtype(name: str) -> torch.dtype:
+    """The dtype of weights that a command line names.
+
+    Raises:
+        ValueError: if it is none of DTYPES.
+    """
+    if name not in DTYPES:
+        raise ValueError(f"dtype={name!r} is not one of {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
 def _some(names: Iterable[str], most: int = 10) -> str:
@@ -154,7 +168,13 @@ def save_model(model: MiniMllama, folder: str | Path, max_shard_bytes: int = 5 *
 
     Raises:
         FileExistsError: if the folder already holds a model; nothing is overwritten.
+        ValueError: if the model has adapters, or weights of another form; nothing is written then.
+        OSError: if there is no room for a file.
     """
+    with torch.device("meta"):
+        plain = {name for name, _ in MiniMllama(model.config, model.semantics).named_parameters()}
+    if odd := plain ^ {name for name, p in model.named_parameters() if p.device.type != "meta"}:
+        raise ValueError(f"only plain weights are saved, without adapters and as loaded; see {_some(odd, 3)}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if present := sorted(path.name for path in folder.glob("model*.safetensors*")):
@@ -165,11 +185,12 @@ def save_model(model: MiniMllama, folder: str | Path, max_shard_bytes: int = 5 *
     weight_map: dict[str, str] = {}
     for i, names in enumerate(shards, start=1):
         file = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
-        save_file(
-            {name: tensors[name].cpu().contiguous() for name in names},
-            folder / file,
-            metadata={"format": "pt"},
-        )
+        try:
+            save_file({n: tensors[n].cpu().contiguous() for n in names}, folder / file, metadata={"format": "pt"})
+        except SafetensorError as error:
+            for written in {*weight_map.values()}:  # so that the folder can be tried again
+                (folder / written).unlink()
+            raise OSError(f"{folder / file} was not written: {error}") from error
         weight_map |= dict.fromkeys(names, file)
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     vision = model.config.vision

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from lora import TuneConfig, apply_tuning
 from minimllama import ImageTransform, MiniMllama, ModelConfig, load_model, save_model
 from minimllama.checkpoint import check_tensors, hf_name
 from minimllama.checkpoint.files import SafetensorFiles
@@ -187,6 +189,31 @@ def test_a_folder_that_holds_a_model_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match=r"already holds model-00001-of-00001\.safetensors"):
         save_model(tiny_model(seed=1), tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_adapters_are_not_saved_as_if_they_were_part_of_the_model(tmp_path: Path) -> None:
+    model = tiny_model()
+    apply_tuning(model, TuneConfig(r=2, targets="cross"))
+    with pytest.raises(ValueError, match=r"only plain weights are saved.*projector\.lora_A"):
+        save_model(model, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_full_disk_leaves_a_folder_that_can_be_tried_again(tmp_path: Path, monkeypatch) -> None:
+    import minimllama.checkpoint
+
+    whole = minimllama.checkpoint.save_file
+
+    def fail(tensors: dict, path: Path, **rest: object) -> None:
+        if "00003" in path.name:
+            raise SafetensorError("No space left on device")
+        whole(tensors, path, **rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(minimllama.checkpoint, "save_file", fail)
+        with pytest.raises(OSError, match=r"model-00003-.* was not written: No space left"):
+            save_model(tiny_model(), tmp_path, max_shard_bytes=60_000)
+    save_model(tiny_model(), tmp_path, max_shard_bytes=60_000)
 
 
 def test_an_interrupted_save_is_not_taken_for_a_checkpoint(tmp_path: Path, monkeypatch) -> None:
