@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 import tyro
-from PIL import Image
 
 from minimllama import (
     PRESETS,
@@ -19,9 +18,11 @@ from minimllama import (
     load_tokenizer,
     save_model,
 )
+from minimllama.checkpoint import find_dtype
 from minimllama.config import differences
 from minimllama.console import say
 from minimllama.generate import Sampling, stream
+from minimllama.image import open_picture
 from minimllama.nano import resolve_model
 from minimllama.tokenizer import copy_tokenizer, stop_ids
 from minimllama.trace import format_rows, trace_shapes
@@ -90,16 +91,24 @@ class ChatConfig:
     weights: str = "plain"
 
 
+def _device(name: str) -> str:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device={name!r}: {str(error).splitlines()[0]}") from error
+    return name
+
+
 def _chat(arguments: Sequence[str]) -> None:
     config = tyro.cli(ChatConfig, args=arguments, prog="python -m minimllama chat")
     check_weights(config.weights)
     folder = resolve_model(config.model)
-    model = load_model(folder, getattr(torch, config.dtype), config.device, config.semantics)
+    model = load_model(folder, find_dtype(config.dtype), _device(config.device), config.semantics)
     hold_weights(model, config.weights)
     tokenizer = load_tokenizer(folder)
     vision = model.config.vision
     transform = ImageTransform(vision.tile_size, vision.max_tiles)
-    images = transform([[Image.open(path) for path in config.image]]).to(config.device) if config.image else None
+    images = transform([[open_picture(path) for path in config.image]]).to(config.device) if config.image else None
     sampling = Sampling(temperature=config.temperature, top_p=config.top_p)
     generator = torch.Generator(config.device).manual_seed(config.seed)
     for question in [config.question] if config.question else map(str.strip, sys.stdin):
@@ -144,7 +153,7 @@ class ConvertConfig:
 
 def _convert(arguments: Sequence[str]) -> None:
     config = tyro.cli(ConvertConfig, args=arguments, prog="python -m minimllama convert")
-    model = load_model(config.source, getattr(torch, config.dtype))
+    model = load_model(config.source, find_dtype(config.dtype))
     save_model(model, config.out, config.max_shard_bytes)
     copy_tokenizer(config.source, config.out)
     say(f"wrote {model.n_parameters():,} parameters to {config.out}")
@@ -160,7 +169,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         COMMANDS[arguments[0]](arguments[1:])
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     return 0

@@ -99,10 +99,12 @@ def prefill(
         states: what `model.encode(images)` gave, if they have been encoded already.
 
     Raises:
-        ValueError: if a prompt is empty, or image tokens and images do not fit together.
+        ValueError: if a prompt is empty, n_new negative, or image tokens and images do not fit together.
     """
     if not prompts or min(map(len, prompts)) == 0:
         raise ValueError("every prompt needs at least one token")
+    if n_new < 0:
+        raise ValueError(f"max_new_tokens={n_new} must not be negative")
     if images is not None and len(images) != len(prompts):
         raise ValueError(f"{len(prompts)} prompts, but images of {len(images)} samples")
     lengths = [len(prompt) for prompt in prompts]

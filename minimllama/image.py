@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from minimllama.config import aspect_ratios
@@ -93,13 +93,37 @@ def fit_size(width: int, height: int, grid: tuple[int, int], tile: int) -> tuple
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB, with transparency composited on white."""
-    if image.mode == "RGB":
-        return image
+    """RGB, with transparency composited on white, and the upper eight bits of sixteen.
+
+    Raises:
+        ValueError: if the picture's numbers have no known range, as in modes "I" and "F"; Pillow would cut them off.
+    """
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            f"a picture of mode {image.mode!r} does not say which number is white; save it in 8 or 16 bits"
+        )
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def open_picture(path: str | Path) -> Image.Image:
+    """A picture from a file, turned upright as its EXIF says, and read to its end.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if the file is not a picture, or incomplete.
+    """
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image)
+    except (FileNotFoundError, PermissionError):  # their own words say it
+        raise
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is not a complete picture: {error}") from error
 
 
 class ImageTransform:

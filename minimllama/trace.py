@@ -73,7 +73,12 @@ def trace_shapes(config: ModelConfig, n_tokens: int = 32, n_tiles: int | None = 
 
     Returns:
         A row per module, in the order in which they finish, the model last.
+
+    Raises:
+        ValueError: if there is no token.
     """
+    if n_tokens < 1:
+        raise ValueError(f"tokens={n_tokens} must be at least 1")
     vision = config.vision
     with torch.device("meta"):
         model = MiniMllama(config)

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from minimllama import ImageBatch, ImageTransform
-from minimllama.image import CLIP_MEAN, CLIP_STD, choose_grid, fit_size
+from minimllama.image import CLIP_MEAN, CLIP_STD, choose_grid, fit_size, open_picture, to_rgb
 from tests.tools.golden import Reference
 from tests.tools.tiny import picture
 
@@ -145,6 +145,30 @@ def test_transparent_pixels_are_white() -> None:
     assert torch.equal(transform([[palette]]).pixels, transform([[white]]).pixels)
 
 
+def test_a_colour_that_a_file_calls_transparent_is_white_as_in_transformers() -> None:
+    image = picture(9, 7)
+    image.info["transparency"] = image.getpixel((2, 1))
+    assert to_rgb(image).getpixel((2, 1)) == (255, 255, 255)
+    batch = ImageTransform(tile_size=28)([[image]])
+    assert_same(batch, hf_processor(28)([[image]], return_tensors="pt"))
+
+
+@pytest.mark.parametrize("kind", ["<u2", ">u2"])
+def test_of_sixteen_bits_the_upper_eight_are_kept(kind: str, tmp_path: Path) -> None:
+    levels = np.arange(0, 65536, 1024).reshape(8, 8)
+    Image.frombytes({"<u2": "I;16", ">u2": "I;16B"}[kind], (8, 8), levels.astype(kind).tobytes()).save(
+        tmp_path / "a.tif"
+    )
+    assert np.array_equal(np.asarray(to_rgb(open_picture(tmp_path / "a.tif")))[..., 1], levels >> 8)
+
+
+def test_a_photograph_is_turned_as_its_exif_says(tmp_path: Path) -> None:
+    upright, exif = picture(6, 4), Image.Exif()
+    exif[0x0112] = 6  # the camera lay on its side: turn clockwise
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "photo.png", exif=exif)
+    assert np.array_equal(np.asarray(open_picture(tmp_path / "photo.png")), np.asarray(upright))
+
+
 def test_pack_of_split_equals_the_call() -> None:
     transform, image = ImageTransform(tile_size=8), picture(30, 20)
     assert torch.equal(transform.pack([[transform.split(image)]]).pixels, transform([[image]]).pixels)
@@ -182,6 +206,23 @@ def test_the_written_configuration_is_read_back_and_means_the_same_to_transforme
 def test_a_flat_list_is_not_taken_for_one_picture_per_sample() -> None:
     with pytest.raises(TypeError, match=r"images\[0\] must be a list of PIL images \(a list per sample\)"):
         ImageTransform(tile_size=8)([picture(9, 9)])
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_numbers_without_a_known_white_are_refused(mode: str) -> None:
+    with pytest.raises(ValueError, match=f"mode '{mode}' does not say which number is white"):
+        to_rgb(Image.new(mode, (4, 4)))
+
+
+def test_a_file_that_is_no_whole_picture_is_refused(tmp_path: Path) -> None:
+    picture(40, 30).save(tmp_path / "page.png")
+    whole = (tmp_path / "page.png").read_bytes()
+    for content in (b"hello", whole[: len(whole) // 2]):
+        (tmp_path / "page.png").write_bytes(content)
+        with pytest.raises(ValueError, match=r"page\.png is not a complete picture"):
+            open_picture(tmp_path / "page.png")
+    with pytest.raises(FileNotFoundError):
+        open_picture(tmp_path / "other.png")
 
 
 def test_a_batch_without_any_picture_is_refused() -> None:

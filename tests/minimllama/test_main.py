@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from minimllama import load_model, load_tokenizer, save_model
 from minimllama.__main__ import main
@@ -66,7 +67,9 @@ def test_chat_answers_about_a_picture_as_generate_does(
     from minimllama import ImageTransform, Message, encode_dialog, generate
     from minimllama.tokenizer import stop_ids
 
-    picture(30, 20).save(tmp_path / "page.png")
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    picture(30, 20).rotate(180).save(tmp_path / "page.png", exif=exif)
     question, page = "What is shown in this ECG?", tmp_path / "page.png"
     out = run(capsys, "chat", "--model", checkpoint, "--image", page, "--question", question, "--max-new-tokens", 9)
     model, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint)
@@ -131,6 +134,11 @@ def test_convert_rewrites_native_weights_and_keeps_the_tokenizer(
         (["fly"], "usage: python -m minimllama"),
         (["trace", "--preset", "7b"], "error: preset='7b' is not one of nano, 11b, 11b-instruct, 90b"),
         (["chat", "--model", "nowhere"], "error: model='nowhere' is neither 'nano' nor a folder"),
+        (["chat", "--dtype", "fp16"], "error: dtype='fp16' is not one of float32, bfloat16, float16"),
+        (["chat", "--device", "gpu"], "error: device='gpu': "),
+        (["chat", "--image", "."], "error: . is not a complete picture"),
+        (["chat", "--question", "?", "--max-new-tokens", "-1"], "error: max_new_tokens=-1 must not be negative"),
+        (["trace", "--preset", "nano", "--tokens", "0"], "error: tokens=0 must be at least 1"),
         (["chat", "--weights", "int4"], "error: weights='int4' is not one of plain, fast, int8"),
         (["trace", "--layer", "text.x"], "error: no module is called 'text.x'"),
     ],
