@@ -1,6 +1,5 @@
 """python -m lora inspect | merge | export: what an adapter holds, plain weights from it, its other family of names."""
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -9,11 +8,12 @@ from pathlib import Path
 
 import torch
 import tyro
-from safetensors import safe_open
 
 from lora.merge import merge_adapters
-from lora.peft_format import adapted_layers, load_adapter, save_adapter
-from minimllama import MiniMllama, ModelConfig, load_model, save_model
+from lora.peft_format import NOTE, adapted_layers, load_adapter, read_note, read_settings, read_tensors, save_adapter
+from minimllama import ImageBatch, MiniMllama, ModelConfig, load_model, save_model
+from minimllama.checkpoint import find_dtype
+from minimllama.config import aspect_ratios
 from minimllama.console import say
 from minimllama.nano import resolve_model
 from minimllama.tokenizer import copy_tokenizer
@@ -32,16 +32,14 @@ class InspectConfig:
 
 def _inspect(arguments: Sequence[str]) -> None:
     config = tyro.cli(InspectConfig, args=arguments, prog="python -m lora inspect")
-    settings = json.loads((config.adapter / "adapter_config.json").read_text())
+    settings = read_settings(config.adapter)
     counts: Counter[str] = Counter()
     total = 0
-    with safe_open(config.adapter / "adapter_model.safetensors", "pt") as file:
-        for key in file.keys():  # noqa: SIM118
-            shape = file.get_slice(key).get_shape()
-            total += shape[0] * shape[1]
-            if ".lora_A." in key:
-                tower = "vision" if "vision_model" in key else "projector" if "projector" in key else "text"
-                counts[f"{tower} {key.split('.')[-3]}"] += 1
+    for key, tensor in read_tensors(config.adapter / "adapter_model.safetensors").items():
+        total += tensor.numel()
+        if ".lora_A." in key:
+            tower = "vision" if "vision_model" in key else "projector" if "projector" in key else "text"
+            counts[f"{tower} {key.split('.')[-3]}"] += 1
     say(f"r {settings['r']}, alpha {settings['lora_alpha']}, dropout {settings['lora_dropout']}")
     say(f"{total:,} parameters in {sum(counts.values())} modules")
     for name, count in sorted(counts.items()):
@@ -57,7 +55,7 @@ class MergeConfig:
         adapter: a PEFT folder.
         out: a new folder for the merged checkpoint.
         dtype: of the merged weights.
-        verify: also compare logits of base + adapter, merged and base on random tokens.
+        verify: also compare logits of base + adapter, merged and base on random tokens about a random picture.
     """
 
     base: str
@@ -67,17 +65,32 @@ class MergeConfig:
     verify: bool = False
 
 
+def _semantics(adapter: Path) -> str:
+    note = read_note(adapter)
+    return "meta" if note is None else note["semantics"]
+
+
 @torch.no_grad()
 def _logits(model: MiniMllama) -> torch.Tensor:
+    """Of random tokens about a random picture of all tiles, so that every layer that may have an adapter takes part."""
     generator = torch.Generator().manual_seed(0)
+    vision = model.config.vision
     tokens = torch.randint(model.config.text.vocab_size, (1, 16), generator=generator)
-    return model(tokens)
+    tokens[0, 0] = model.config.image_token_id
+    tiles = (1, 1, vision.max_tiles)
+    images = ImageBatch(
+        pixels=torch.randn(*tiles, 3, vision.tile_size, vision.tile_size, generator=generator),
+        aspect_ratio_ids=torch.tensor([[aspect_ratios(vision.max_tiles).index((1, vision.max_tiles)) + 1]]),
+        tile_mask=torch.ones(tiles, dtype=torch.bool),
+        n_tiles=[[vision.max_tiles]],
+    )
+    return model(tokens, images).float()
 
 
 def _merge(arguments: Sequence[str]) -> None:
     config = tyro.cli(MergeConfig, args=arguments, prog="python -m lora merge")
-    folder = resolve_model(config.base)
-    model = load_model(folder, getattr(torch, config.dtype))
+    folder, semantics = resolve_model(config.base), _semantics(config.adapter)
+    model = load_model(folder, find_dtype(config.dtype), semantics=semantics)
     base = _logits(model) if config.verify else None
     load_adapter(model, config.adapter)
     adapted = _logits(model) if config.verify else None
@@ -85,6 +98,10 @@ def _merge(arguments: Sequence[str]) -> None:
     save_model(model, config.out)
     copy_tokenizer(folder, config.out)
     say(f"wrote {config.out}")
+    if semantics != "meta":
+        say(
+            f"its adapter was trained with semantics={semantics!r}, which a checkpoint does not say: give it on loading"
+        )
     if base is not None and adapted is not None:
         merged = _logits(model)
         say(f"largest difference of a logit: merged against adapter {float((merged - adapted).abs().max()):.2e}, ")
@@ -112,12 +129,12 @@ def _export(arguments: Sequence[str]) -> None:
     config = tyro.cli(ExportConfig, args=arguments, prog="python -m lora export")
     if config.family not in ("memory", "files"):
         raise ValueError(f"family={config.family!r} is not one of memory, files")
-    note = config.adapter / "minimllama.json"
-    semantics = json.loads(note.read_text())["semantics"] if note.is_file() else "meta"
     with torch.device("meta"):
-        model = MiniMllama(ModelConfig.from_folder(resolve_model(config.base)), semantics)
+        model = MiniMllama(ModelConfig.from_folder(resolve_model(config.base)), _semantics(config.adapter))
     load_adapter(model, config.adapter)
     save_adapter(model, config.out, config.family)
+    if read_note(config.adapter) is None:
+        (config.out / NOTE).unlink()  # nobody knows under which semantics it was trained
     say(f"wrote {len(adapted_layers(model))} modules to {config.out}")
 
 
@@ -135,7 +152,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         COMMANDS[arguments[0]](arguments[1:])
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     return 0

@@ -35,6 +35,8 @@ _EXPECTED: dict[str, Any] = {
     "target_parameters": None,
     "trainable_token_indices": None,
 }
+_OTHER_FORWARD = ("alora_invocation_tokens", "arrow_config", "kasa_config", "use_bdlora", "use_qalora")  # of new PEFTs
+_FIRST_VALUES = (True, False, "gaussian", "orthogonal", "eva")  # the rest, such as "pissa", change the base as well
 
 
 def adapted_layers(model: MiniMllama) -> dict[str, LoraLinear]:
@@ -94,19 +96,53 @@ def _target_modules(model: MiniMllama, names: list[str], namer: Any) -> list[str
     return sorted(namer(name) for name in names)
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The content of adapter_config.json, which may ask for more than `load_adapter` does.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is not what PEFT writes.
+    """
     path = folder / "adapter_config.json"
     if not path.is_file():
         raise FileNotFoundError(f"no adapter_config.json in {folder}")
-    config = json.loads(path.read_text())
-    for name, value in _EXPECTED.items():
-        given = config.get(name, value)
-        if given != value and not (not given and not value):
-            raise ValueError(f"{path}: {name}={given!r} is not supported, only {value!r}")
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if lacking := [n for n in ("r", "lora_alpha", "lora_dropout") if not isinstance(config, dict) or n not in config]:
+        raise ValueError(f"{path} lacks {', '.join(lacking)}")
     return config
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_note(folder: Path) -> dict[str, Any] | None:
+    """What an adapter of ours says beside PEFT's file; None for one of PEFT's own."""
+    path = folder / NOTE
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    config = read_settings(folder)
+    for name, value in {**_EXPECTED, **dict.fromkeys(_OTHER_FORWARD)}.items():
+        given = config.get(name, value)
+        if given != value and not (not given and not value):
+            raise ValueError(f"{folder}/adapter_config.json: {name}={given!r} is not supported, only {value!r}")
+    if (given := config.get("init_lora_weights", True)) not in _FIRST_VALUES:
+        accepted = ", ".join(map(repr, _FIRST_VALUES))
+        raise ValueError(
+            f"{folder}/adapter_config.json: init_lora_weights={given!r} is not supported, only {accepted}: the base "
+            "model was changed before it was tuned"
+        )
+    return config
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of adapter_model.safetensors.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no {path.name} in {path.parent}")
     try:
@@ -134,19 +170,19 @@ def _match(model: MiniMllama, keys: set[str], folder: Path) -> dict[str, str]:
     return best
 
 
-def _follow_note(model: MiniMllama, folder: Path) -> None:
-    """Refuse other semantics; drop unused tile slots if the adapter was trained without them."""
-    if not (folder / NOTE).is_file():
-        return
-    note = json.loads((folder / NOTE).read_text())
+def _must_drop_unused_tiles(model: MiniMllama, folder: Path) -> bool:
+    """Whether an adapter was trained without unused tile slots; refuses other semantics."""
+    note = read_note(folder)
+    if note is None:
+        return False
     if note["semantics"] != model.semantics:
         raise ValueError(
             f"{folder} was trained with semantics={note['semantics']!r}, the model has {model.semantics!r}"
         )
-    if note.get("drop_unused_tiles"):
-        drop_unused_tiles(model)
-    elif model.config.vision.drop_unused_tiles:
+    drops = bool(note.get("drop_unused_tiles"))
+    if model.config.vision.drop_unused_tiles and not drops:
         raise ValueError(f"{folder} was trained with all tile slots, the model drops those that an image does not use")
+    return drops
 
 
 def load_adapter(model: MiniMllama, folder: str | Path) -> MiniMllama:
@@ -160,8 +196,8 @@ def load_adapter(model: MiniMllama, folder: str | Path) -> MiniMllama:
     """
     folder = Path(folder)
     config = _read_config(folder)
-    _follow_note(model, folder)
-    tensors = _read_tensors(folder / "adapter_model.safetensors")
+    drops = _must_drop_unused_tiles(model, folder)
+    tensors = read_tensors(folder / "adapter_model.safetensors")
     stems = _match(model, set(tensors), folder)
     tune = TuneConfig(
         r=config["r"],
@@ -179,6 +215,8 @@ def load_adapter(model: MiniMllama, folder: str | Path) -> MiniMllama:
                 found = tuple(tensors[f"{stem}.{part}.weight"].shape)
                 raise ValueError(f"{folder}: {stem}.{part}.weight is {found}, not {shape}")
     add_adapters(model, list(stems), tune)
+    if drops:
+        drop_unused_tiles(model)
     for name, layer in adapted_layers(model).items():
         device = layer.weight.device if layer.weight.device.type != "meta" else "cpu"  # sizes only: see `lora export`
         for part in ("lora_A", "lora_B"):

@@ -1,5 +1,6 @@
 """python -m lora, as it is called."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from torch import Tensor
 
 from lora import load_adapter, save_adapter
 from lora.__main__ import main
+from lora.peft_format import NOTE
 from minimllama import ImageBatch, load_model, load_tokenizer
-from tests.lora.conftest import adapted_model
+from tests.lora.conftest import TUNE, adapted_model
 from tests.tools.tiny import tiny_model
 
 
@@ -45,6 +47,34 @@ def test_merge_writes_a_checkpoint_that_gives_the_adapted_logits(
     words = capsys.readouterr().out.split()
     against_adapter, against_base = (float(word.rstrip(",")) for word in words if "e-" in word or "e+" in word)
     assert against_adapter < 1e-4 < against_base
+
+
+@pytest.mark.parametrize("targets", ["vision", "cross"])
+def test_verify_sees_adapters_that_only_pictures_pass(targets: str, checkpoint: Path, tmp_path: Path, capsys) -> None:
+    save_adapter(adapted_model(tune=replace(TUNE, targets=targets)), tmp_path / "adapter")
+    arguments = ["--base", str(checkpoint), "--adapter", str(tmp_path / "adapter"), "--out", str(tmp_path / "merged")]
+    assert main(["merge", *arguments, "--dtype", "float32", "--verify"]) == 0
+    words = capsys.readouterr().out.split()
+    against_adapter, against_base = (float(word.rstrip(",")) for word in words if "e-" in word or "e+" in word)
+    assert against_adapter < 1e-4 < against_base
+
+
+def test_an_adapter_of_other_semantics_is_merged_and_its_semantics_said(
+    checkpoint: Path, tmp_path: Path, capsys, tokens: Tensor, images: ImageBatch
+) -> None:
+    save_adapter(adapted_model("hf"), tmp_path / "adapter")
+    arguments = ["--base", str(checkpoint), "--adapter", str(tmp_path / "adapter"), "--out", str(tmp_path / "merged")]
+    assert main(["merge", *arguments, "--dtype", "float32"]) == 0
+    assert "semantics='hf'" in capsys.readouterr().out
+    merged, adapted = load_model(tmp_path / "merged", semantics="hf"), adapted_model("hf")
+    torch.testing.assert_close(merged(tokens, images), adapted(tokens, images), rtol=0, atol=1e-4)
+
+
+def test_export_says_nothing_about_semantics_that_nobody_said(checkpoint: Path, adapter: Path, tmp_path: Path) -> None:
+    (adapter / NOTE).unlink()  # as PEFT writes it
+    arguments = ["--base", str(checkpoint), "--adapter", str(adapter), "--out", str(tmp_path / "old")]
+    assert main(["export", *arguments]) == 0
+    load_adapter(tiny_model(0, "hf"), tmp_path / "old")
 
 
 def test_export_writes_the_other_family_of_names(checkpoint: Path, adapter: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from lora import TuneConfig, load_adapter, save_adapter
 from lora.peft_format import PREFIX, adapted_layers
 from minimllama import ImageBatch, MiniMllama, load_model
 from minimllama.checkpoint.hf import hf_namer
+from minimllama.padding import drop_unused_tiles
 from tests.lora.conftest import TUNE, adapted_model, images_of, transformers_inputs
 from tests.tools.tiny import TINY, tiny_model
 
@@ -268,12 +269,43 @@ def test_a_tensor_of_another_shape_is_an_error_and_the_model_stays_plain(folder:
         ("alpha_pattern", {"q_proj": 8}),
         ("modules_to_save", ["lm_head"]),
         ("fan_in_fan_out", True),
+        ("init_lora_weights", "pissa"),  # PEFT takes what A and B held at first out of the base
+        ("init_lora_weights", "olora"),
+        ("use_qalora", True),
+        ("alora_invocation_tokens", [5]),
     ],
 )
 def test_a_configuration_that_asks_for_something_else_is_refused(folder: Path, field: str, value: object) -> None:
     set_config(folder, **{field: value})
     with pytest.raises(ValueError, match=f"{field}=.* is not supported"):
         load_adapter(tiny_model(0, "hf"), folder)
+
+
+@pytest.mark.parametrize("first", [True, False, "gaussian", "orthogonal", "eva"])
+def test_first_values_that_leave_the_base_alone_are_all_the_same(folder: Path, first: object) -> None:
+    set_config(folder, init_lora_weights=first)
+    assert len(adapted_layers(load_adapter(tiny_model(0, "hf"), folder))) == 98
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "is not JSON"), ('{"lora_alpha": 6}', "lacks r, lora_dropout"), ("[]", "lacks r, lora_alpha, lora_dropout")],
+)
+def test_a_configuration_that_peft_did_not_write_is_refused(folder: Path, content: str, message: str) -> None:
+    (folder / "adapter_config.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"adapter_config\.json {message}"):
+        load_adapter(tiny_model(0, "hf"), folder)
+
+
+def test_a_refused_adapter_does_not_change_which_tiles_count(tmp_path: Path) -> None:
+    trained = adapted_model()
+    drop_unused_tiles(trained)
+    save_adapter(trained, tmp_path)
+    change(tmp_path, _add)
+    model = tiny_model()
+    with pytest.raises(ValueError, match="does not fit the model"):
+        load_adapter(model, tmp_path)
+    assert not model.config.vision.drop_unused_tiles
 
 
 def test_an_adapter_of_other_semantics_is_refused(folder: Path) -> None:
