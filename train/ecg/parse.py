@@ -164,13 +164,14 @@ def parse_yes_no(text: str) -> bool | None:
     return None if match is None else match.group(1).lower() == "yes"
 
 
-_NUMBER = r"(-?\d+(?:\.\d+)?)"
+_NUMBER = r"([+-]?\d+(?:\.\d+)?)"
+_BOTH = r"\bQT ?/ ?QTc(?:F|B)?(?: intervals?)?(?: is| of|:)?"  # "QT/QTc 380/420", as carts print it
 _MEASUREMENTS = {
-    "heart_rate": rf"(?:\brate(?: is| of|:)? {_NUMBER}|{_NUMBER} ?(?:beats per minute|bpm|/ ?min|per minute))",
+    "heart_rate": rf"(?:(?<!atrial )\brate(?: is| of|:)? {_NUMBER}|{_NUMBER} ?(?:beats per minute|bpm|/ ?min|per minute))",
     "pr": rf"\bPR(?: interval| time)?(?: is| of|:)? {_NUMBER}",
     "qrs": rf"\bQRS(?: duration| width)?(?: is| of|:)? {_NUMBER}",
-    "qt": rf"\bQT(?: interval)?(?: is| of|:)? {_NUMBER}",
-    "qtc": rf"\bQTc(?:F|B)?(?: interval)?(?: is| of|:)? {_NUMBER}",
+    "qt": rf"\bQT(?: interval)?(?: is| of|:)? {_NUMBER}|{_BOTH} {_NUMBER} ?/",
+    "qtc": rf"{_BOTH} [\d.]+ ?/ ?{_NUMBER}|(?<!/)(?<!/ )\bQTc(?:F|B)?(?: interval)?(?: is| of|:)? {_NUMBER}",
     "axis": rf"\baxis(?: is| of|:)? {_NUMBER}",
 }
 
