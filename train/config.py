@@ -123,6 +123,10 @@ class RunConfig:
             raise ValueError(f'model={self.model!r} with sizes={self.sizes!r}: sizes go with model = "scratch" only')
         if self.model == "scratch" and self.tuning.method != "full":
             raise ValueError(f'model = "scratch" needs tuning.method = "full", not {self.tuning.method!r}')
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed} must not be negative")
+        if self.tuning.seed:
+            raise ValueError(f"tuning.seed={self.tuning.seed} would do nothing: adapters begin with the run's seed")
 
     @property
     def folder(self) -> Path:
@@ -188,7 +192,7 @@ def load_recipe(path: str | Path) -> RunConfig:
         shipped = ", ".join(sorted(p.name for p in (Path(__file__).parent / "recipes").glob("*.toml")))
         raise FileNotFoundError(f"no recipe {path}; train/recipes has {shipped}")
     try:
-        return from_dict(RunConfig, tomllib.loads(path.read_text()))
+        return from_dict(RunConfig, tomllib.loads(path.read_text(encoding="utf-8-sig")))  # Windows editors add a mark
     except (ValueError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -100,10 +100,17 @@ def refuse_other_launchers(environment: Mapping[str, str]) -> None:
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The named device; "auto" is an accelerator if there is one. Each rank of a node has its own."""
+    """The named device; "auto" is an accelerator if there is one. Each rank of a node has its own.
+
+    Raises:
+        ValueError: if PyTorch knows no such device, or this rank has none.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device={name!r} is none of auto, cpu, cuda, cuda:0 ...") from error
     if device.type == "cuda" and device.index is None:
         n = torch.cuda.device_count()
         if local_rank >= n:

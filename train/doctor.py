@@ -11,7 +11,7 @@ from itertools import combinations
 
 import numpy as np
 
-from minimllama import PRESETS, ModelConfig, Tokenizer, load_tokenizer
+from minimllama import ModelConfig, Tokenizer, load_tokenizer
 from minimllama.chat import NO_LABEL, EncodedDialog
 from minimllama.nano import resolve_model
 from minimllama.tokenizer import BOS
@@ -21,6 +21,7 @@ from train.ecg import LABEL_SETS, STYLES, EcgRecord, Example, build_example, ope
 from train.ecg.labels import STATEMENTS, SUPERCLASSES
 from train.ecg.sources import SPLITS, Conversation, Dialog, EcgSource
 from train.mixture import ComponentConfig, component_names
+from train.plan import model_config
 from train.record_checks import (
     REFUSAL,
     implausible,
@@ -278,7 +279,7 @@ def examine(config: RunConfig, options: DoctorConfig | None = None) -> list[Find
         FileNotFoundError: if the checkpoint's configuration or tokenizer is not there.
     """
     options, findings = options or DoctorConfig(), _Findings()
-    model = PRESETS[config.sizes] if config.sizes else ModelConfig.from_folder(resolve_model(config.model))
+    model = model_config(config)
     tokenizer = load_tokenizer(config.tokenizer or resolve_model(config.model))
     budget = _Budget(config, tokenizer, model)
     _tile_waste(config, model, findings)

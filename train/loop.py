@@ -209,7 +209,7 @@ def _begin(config: RunConfig, world: World, found: Path | None, signal: StopSign
     if found:
         progress = load_checkpoint(found, optimizer, recipe, world=world, pages_per_step=setup.items_per_step)
     if world.is_main:
-        (config.folder / "config.toml").write_text(recipe)
+        (config.folder / "config.toml").write_text(recipe, encoding="utf-8")
     ranks = f" on each of {world.size} ranks, {config.shard.strategy}" if world.size > 1 else ""
     world.say(f"{setup.report}; {setup.n_steps} steps of {setup.items_per_step} pages on {world.device.type}{ranks}")
     if found:

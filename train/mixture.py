@@ -26,7 +26,7 @@ class ComponentConfig:
         root: its folder; "" for a source that needs none.
         n, seed: of the simulated source.
         options: what else its source takes, by name; `open_source` says what there is (docs/data.md).
-        tasks: of TASKS; each question draws one of them.
+        tasks: of TASKS; each question draws one of them. Not of conversations, which have their own dialogs.
         label_set: of LABEL_SETS, for the tasks that name findings.
         weight: how often each record comes per epoch: 1 once, 0.5 every second record, 2 twice.
         wording: "fixed", one sentence per task, or "varied"; see `build_example`.
@@ -63,6 +63,8 @@ class ComponentConfig:
                 raise ValueError(
                     f"component {self.source}: {name}={getattr(self, name)!r} is not one of {', '.join(choices)}"
                 )
+        if self.source == PICTURES and (self.tasks, self.wording, self.report) != (("report",), "fixed", "any"):
+            raise ValueError(f"component {PICTURES}: tasks, wording and report would do nothing: it has dialogs")
         if self.distort_pictures and self.source != PICTURES:
             raise ValueError(
                 f"component {self.source}: distort_pictures is of {PICTURES}; drawn pages always follow data"

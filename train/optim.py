@@ -40,12 +40,14 @@ class OptimConfig:
     nonfinite: int = 3
 
     def __post_init__(self) -> None:
-        if self.peak_lr <= 0 or self.clip <= 0 or self.epochs <= 0 or self.steps < 0:
+        if not (self.peak_lr > 0 and self.clip > 0 and self.epochs > 0 and self.steps >= 0):
             raise ValueError("optim: peak_lr, clip and epochs must be positive, steps must not be negative")
         if self.nonfinite < 1:
             raise ValueError(f"optim.nonfinite={self.nonfinite} must be positive")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"optim.warmup={self.warmup} must lie in [0, 1)")
+        if not 0 <= self.final <= 1:
+            raise ValueError(f"optim.final={self.final} must lie in [0, 1]: it is a share of peak_lr")
 
 
 def learning_rate(step: int, n_steps: int, config: OptimConfig) -> float:

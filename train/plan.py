@@ -62,6 +62,10 @@ class PlanConfig:
     answers: int = 64
     tiles: int = 0
 
+    def __post_init__(self) -> None:
+        if self.ranks < 1 or self.group < 1 or self.ranks % min(self.group, self.ranks):
+            raise ValueError(f"group={self.group} does not divide ranks={self.ranks}; both must be positive")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
@@ -161,7 +165,7 @@ def plan_memory(strategy: str, sizes: Sizes, kept: Kept, recipe: "RunConfig", pl
     )
 
 
-def model_config(recipe: "RunConfig", preset: str) -> ModelConfig:
+def model_config(recipe: "RunConfig", preset: str = "") -> ModelConfig:
     """Of a preset, or of the recipe's checkpoint.
 
     Raises:

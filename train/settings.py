@@ -61,6 +61,8 @@ class ComputeConfig:
             raise ValueError(f"compute.recompute={self.recompute!r} is not one of {', '.join(RECOMPUTE)}")
         if self.recompute != "blocks" and not self.checkpoint_activations:
             raise ValueError(f"compute.recompute={self.recompute!r} needs checkpoint_activations = true")
+        if self.threads < 0:
+            raise ValueError(f"compute.threads={self.threads} must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)

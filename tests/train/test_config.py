@@ -1,5 +1,6 @@
 """Recipes: written and read back, overridden on the command line, and wrong ones refused by the setting's name."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,12 @@ def test_the_command_line_overrides_the_recipe(recipe: Path) -> None:
     assert config.data.components == load_recipe(recipe).data.components
 
 
+def test_a_recipe_of_a_windows_editor_is_read(recipe: Path) -> None:
+    written = load_recipe(recipe)
+    recipe.write_bytes(b"\xef\xbb\xbf" + SHORT.replace("\n", "\r\n").encode())
+    assert load_recipe(recipe) == written
+
+
 def test_a_whole_number_is_accepted_for_a_fraction(recipe: Path) -> None:
     edited(recipe, "[data]", "[optim]\npeak_lr = 1\n[data]")
     assert load_recipe(recipe).optim.peak_lr == 1.0
@@ -146,6 +153,11 @@ def test_an_unknown_option_ends_the_command(recipe: Path, capsys) -> None:
         ({"data": {"questions_per_image": 0}}, "questions_per_image and max_tokens must be positive"),
         ({"batch": {"accumulate": 0}}, "images_per_forward and accumulate must be positive"),
         ({"save": {"keep": 0}}, "keep must be positive"),
+        ({"seed": -1}, "seed=-1 must not be negative"),
+        ({"tuning": {"seed": 3}}, "tuning.seed=3 would do nothing: adapters begin with the run's seed"),
+        ({"optim": {"peak_lr": math.nan}}, "peak_lr, clip and epochs must be positive"),
+        ({"compute": {"threads": -1}}, "compute.threads=-1 must not be negative"),
+        ({"optim": {"final": 1.5}}, "optim.final=1.5 must lie in"),
     ],
 )
 def test_a_contradiction_is_refused(make_config: MakeConfig, changes: dict, message: str) -> None:

@@ -267,6 +267,12 @@ def test_a_picture_is_taken_for_a_letter_page() -> None:
     assert done == expected.distortions
 
 
+@pytest.mark.parametrize("changes", [{"tasks": ("yes_no",)}, {"wording": "varied"}, {"report": "given"}])
+def test_questions_for_pictures_that_have_dialogs_are_refused(instruct: Path, changes: dict) -> None:
+    with pytest.raises(ValueError, match="component conversations: tasks, wording and report would do nothing"):
+        replace(pictures(instruct), **changes)
+
+
 def test_distortions_that_would_do_nothing_are_refused(instruct: Path) -> None:
     with pytest.raises(ValueError, match="component simulated: distort_pictures is of conversations"):
         replace(SIMULATED, distort_pictures=True)

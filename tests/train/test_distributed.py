@@ -84,6 +84,11 @@ def test_a_rank_without_an_accelerator_of_its_own_is_refused() -> None:
         choose_device("cuda", 2)
 
 
+def test_an_unknown_device_is_refused() -> None:
+    with pytest.raises(ValueError, match="device='gpu' is none of auto, cpu, cuda"):
+        choose_device("gpu")
+
+
 ENDING = """
 import atexit, os, sys
 from train.distributed import leave

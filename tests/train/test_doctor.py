@@ -35,7 +35,8 @@ FEW = DoctorConfig(records=5)
 
 
 def component(source: str, root: Path, *tasks: str, **more: object) -> ComponentConfig:
-    return ComponentConfig(source=source, root=str(root), tasks=tasks or ("superclass",), **more)  # type: ignore[arg-type]
+    asked = tasks or (("report",) if source == "conversations" else ("superclass",))
+    return ComponentConfig(source=source, root=str(root), tasks=asked, **more)  # type: ignore[arg-type]
 
 
 def recipe(make_config: MakeConfig, *components: ComponentConfig, **changes: object) -> RunConfig:

@@ -274,7 +274,7 @@ def test_a_file_system_without_locks_is_not_another_run(monkeypatch: pytest.Monk
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))  # of Lustre, unless it is mounted with flock
 
     monkeypatch.setattr("train.faults.fcntl.flock", flock)
-    with pytest.raises(OSError, match="cannot be locked .*Function not implemented"), only_run(tmp_path):
+    with pytest.raises(OSError, match=r"cannot be locked .*Function not implemented"), only_run(tmp_path):
         pass
 
 

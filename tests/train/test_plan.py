@@ -128,6 +128,11 @@ def test_tiles_to_plan_for_need_a_recipe_that_drops_the_others() -> None:
         make_plan(recipe(TuneConfig(), recompute=False), PlanConfig(preset="nano", tiles=1))
 
 
+def test_groups_must_divide_the_ranks_as_they_must_in_a_run() -> None:
+    with pytest.raises(ValueError, match="group=4 does not divide ranks=6"):
+        PlanConfig(ranks=6)
+
+
 def test_unknown_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="preset='7b' is not one of nano, 11b"):
         model_config(recipe(TuneConfig(), recompute=False), "7b")
