@@ -33,11 +33,13 @@ def find_targets(model: MiniMllama, targets: str | Sequence[str]) -> list[str]:
         targets: a name of GROUPS, or shell patterns over paths ("text.layers.*.q_proj").
 
     Raises:
-        ValueError: if a pattern matches no linear layer, which names the pattern and shows what paths look
-            like.
+        ValueError: if there is no pattern, or one matches no linear layer, which names the pattern and shows what
+            paths look like.
     """
     linear = [name for name, m in model.named_modules() if isinstance(m, nn.Linear) and not name.endswith("lm_head")]
     wanted = [targets] if isinstance(targets, str) else list(targets)
+    if not wanted:
+        raise ValueError(f"targets is empty: name a group ({', '.join(GROUPS)}), or layers like {linear[0]}")
     chosen: set[str] = set()
     for target in wanted:
         rule = GROUPS.get(target)

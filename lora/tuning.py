@@ -68,14 +68,19 @@ def replace_module(model: MiniMllama, name: str, new: torch.nn.Module) -> None:
     setattr(model.get_submodule(parent), leaf, new)
 
 
+def refuse_adapters(model: MiniMllama) -> None:
+    """Raise ValueError if the model has adapters."""
+    if any(isinstance(module, LoraLinear) for module in model.modules()):
+        raise ValueError("the model has adapters already: merge_adapters first")
+
+
 def add_adapters(model: MiniMllama, names: Sequence[str], config: TuneConfig) -> None:
     """Freeze the model and put adapters on these layers.
 
     Raises:
         ValueError: if the model has adapters already.
     """
-    if any(isinstance(module, LoraLinear) for module in model.modules()):
-        raise ValueError("the model has adapters already: merge_adapters first")
+    refuse_adapters(model)
     model.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):  # so that the caller's random state stays as it was
         torch.manual_seed(config.seed)
@@ -116,6 +121,7 @@ def apply_tuning(model: MiniMllama, config: TuneConfig) -> TuneReport:
     Raises:
         ValueError: if a target matches nothing, or the model has adapters already.
     """
+    refuse_adapters(model)
     METHODS[config.method](model, config)
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     return TuneReport(

@@ -55,6 +55,11 @@ def test_the_head_is_never_a_target(target: str) -> None:
     assert not [name for name in find_targets(tiny_model(), target) if "lm_head" in name]
 
 
+def test_no_target_at_all_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"targets is empty: name a group \(all-linear"):
+        find_targets(tiny_model(), ())
+
+
 @pytest.mark.parametrize("target", ["q_proj", "text.layers.99.*", "*.lm_head", "text.norm"])
 def test_a_pattern_that_matches_nothing_is_an_error_that_shows_a_path(target: str) -> None:
     with pytest.raises(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lora import LoraLinear, TuneConfig, apply_tuning
+from lora.tuning import METHODS
 from minimllama import PRESETS, ImageBatch, MiniMllama
 from tests.lora.conftest import TUNE, adapted_model
 from tests.tools.tiny import TINY, tiny_model
@@ -158,6 +159,7 @@ def test_a_contradiction_is_refused(fields: dict, message: str) -> None:
         TuneConfig(**fields)
 
 
-def test_adapters_on_adapters_are_refused() -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_tuning_a_model_with_adapters_is_refused(method: str) -> None:
     with pytest.raises(ValueError, match="has adapters already"):
-        apply_tuning(adapted_model(), TUNE)
+        apply_tuning(adapted_model(), replace(TUNE, method=method))
