@@ -10,6 +10,8 @@ import tyro
 
 from minimllama.console import say
 
+LONGEST_WAIT = 86_400  # seconds that a rank whose part is done waits for the others
+
 
 def _predict(arguments: Sequence[str]) -> None:
     from eval.predict import PredictConfig, run_predict
@@ -17,10 +19,13 @@ def _predict(arguments: Sequence[str]) -> None:
     from train.distributed import start, stop
 
     config = tyro.cli(PredictConfig, args=arguments, prog="python -m eval predict")
-    world = start(config.device)
-    if world.size > 1:
-        config = replace(config, shard=f"{world.rank}/{world.size}", device=str(world.device))
+    world = start(config.device, LONGEST_WAIT)
+    config = replace(config, device=str(world.device))
     try:
+        if world.size > 1:
+            if config.shard != PredictConfig.shard:
+                raise ValueError(f"shard={config.shard!r}: under torchrun every rank takes its own part")
+            config = replace(config, shard=f"{world.rank}/{world.size}")
         path = run_predict(config)
         world.wait()
         if world.size > 1 and world.is_main:
@@ -174,7 +179,10 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command; wrong input ends with one line on standard error and exit code 2."""
+    """Run one command.
+
+    Wrong input ends with one line on standard error and exit code 2; what the system refuses with 1.
+    """
     if not arguments or arguments[0] not in COMMANDS:
         sys.stderr.write(f"usage: python -m eval {{{','.join(COMMANDS)}}} [--help]\n")
         return 2
@@ -183,6 +191,9 @@ def main(arguments: list[str]) -> int:
     except (ValueError, FileNotFoundError, FileExistsError, RuntimeError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    except (OSError, ModuleNotFoundError) as error:  # a full disk, a folder that is not ours, an extra
+        sys.stderr.write(f"error: {error}\n")
+        return 1
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from eval.suites import SUITES
 from train.config import RunConfig, from_dict
+from train.settings import DTYPES
 
 ROOT = Path(__file__).parent.parent
 OWN = ("name", "out", "seed", "resume", "data.components")  # fields that no variant may set
@@ -60,6 +61,8 @@ class Scoring:
         if SUITES[self.suite].configuration or not SUITES[self.suite].protocols:
             lack = "validation records to choose thresholds" if SUITES[self.suite].protocols else "scores of labels"
             raise ValueError(f"score: suite {self.suite} has no {lack}, which an ablation compares by")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"score.dtype={self.dtype!r} is not one of {', '.join(DTYPES)}")
         if self.bootstrap < 1:
             raise ValueError(f"score.bootstrap={self.bootstrap} must be positive")
 

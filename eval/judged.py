@@ -54,9 +54,12 @@ def read_scores(scores: tuple[str, ...], judged: tuple[str, ...]) -> dict[str, d
     """Contents of scores.json files with the marks of judged.json files, both as name=file.
 
     Raises:
-        ValueError, FileNotFoundError: as eval.report.named_paths and `attach_judged`.
+        ValueError, FileNotFoundError: as eval.report.named_paths and `attach_judged`; if a file has no scores.
     """
-    models = {name: json.loads(path.read_text()) for name, path in named_paths(scores, "scores").items()}
+    paths = named_paths(scores, "scores")
+    models = {name: json.loads(path.read_text()) for name, path in paths.items()}
+    if wrong := [str(paths[name]) for name, found in models.items() if "protocols" not in found]:
+        raise ValueError(f"--scores: {', '.join(wrong)} was not written by `eval score`")
     return attach_judged(models, named_paths(judged, "judged"))
 
 

@@ -27,6 +27,7 @@ from minimllama.console import Progress, duration, say
 from minimllama.nano import resolve_model
 from minimllama.weights import check_weights, hold_weights
 from train.ecg import STYLES, EcgRecord, PaperStyle
+from train.settings import DTYPES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,10 @@ class PredictConfig:
                 raise ValueError(f"{option}: {', '.join(unknown)} not in {', '.join(known[option])}")
         if suite.configuration and (self.page or self.distort != "clean"):
             raise ValueError(f"suite {suite.name} shows published pictures as they are; page and distort do not apply")
+        if self.page and self.page not in STYLES:
+            raise ValueError(f"page={self.page!r} is not one of {', '.join(STYLES)}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype={self.dtype!r} is not one of {', '.join(DTYPES)}")
         check_page_kind(self.distort)
         check_weights(self.weights)
         parse_shard(self.shard)
@@ -195,7 +200,7 @@ def take_up(path: Path, settings: dict[str, Any]) -> set[str]:
         FileExistsError: if the file was made with other settings.
     """
     note = path.with_suffix(".config.json")
-    if not path.exists():
+    if not path.exists() or not path.stat().st_size:
         path.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(json.dumps(settings, indent=2) + "\n")
         return set()

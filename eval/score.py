@@ -4,6 +4,7 @@ Shapes: N records, L labels.
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,19 +206,28 @@ def _settings(path: Path) -> dict[str, Any]:
     return json.loads(path.with_suffix(".config.json").read_text())
 
 
+def _read_once(path: Path) -> list[Line]:
+    """All lines of a predictions file, in which no record stands twice."""
+    lines = read_predictions(path)
+    if twice := [name for name, n in Counter(line["id"] for line in lines).items() if n > 1]:
+        raise ValueError(f"{path}: {len(twice)} records stand there more than once, such as {twice[0]}")
+    return lines
+
+
 def score(config: ScoreConfig) -> dict[str, Any]:
     """Score a predictions file, and write the result.
 
     Raises:
         FileExistsError: if the output is there already.
-        ValueError: if the validation predictions are of another model or overlap the reported records.
+        ValueError: if a record stands in a file twice, or the validation predictions are of another model or overlap
+            the reported records.
     """
     if config.out.exists():
         raise FileExistsError(f"{config.out} exists")
-    lines, settings = read_predictions(config.predictions), _settings(config.predictions)
+    lines, settings = _read_once(config.predictions), _settings(config.predictions)
     validation = None
     if config.validation is not None:
-        validation = read_predictions(config.validation)
+        validation = _read_once(config.validation)
         other = _settings(config.validation)
         if differing := [k for k in ("model", "adapter", "suite", "page", "semantics") if other[k] != settings[k]]:
             raise ValueError(

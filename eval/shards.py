@@ -29,10 +29,18 @@ def shard_path(out: Path, part: int, parts: int) -> Path:
 
 
 def missing(source: Any, done: set[str], size: int, part: int = 0, parts: int = 1) -> Iterator[list[Any]]:
-    """Batches of the records of a part that are not done yet."""
+    """Batches of the records of a part that are not done yet.
+
+    Raises:
+        ValueError: if two records have one name: a run that goes on would take them for the same.
+    """
     batch: list[Any] = []
+    seen: set[str] = set()
     for index in range(part, len(source), parts):
         record = source[index]
+        if record.record_id in seen:
+            raise ValueError(f"two records are called {record.record_id!r}; predictions need names of their own")
+        seen.add(record.record_id)
         if record.record_id in done:
             continue
         batch.append(record)
@@ -49,7 +57,8 @@ def join_shards(out: Path, parts: int) -> Path:
     Raises:
         FileExistsError: if a file of that name is there and is not these parts joined.
         FileNotFoundError: naming the parts that are not there.
-        ValueError: if parts were made with other settings, or their sizes are not those of finished parts.
+        ValueError: if parts were made with other settings, their sizes are not those of finished parts, or two of them
+            have a record of the same name.
     """
     paths = [shard_path(out, part, parts) for part in range(parts)]
     if absent := [path.name for path in paths if not path.is_file()]:
@@ -61,6 +70,9 @@ def join_shards(out: Path, parts: int) -> Path:
     sizes = [len(row) for row in rows]
     if sizes != [len(range(part, sum(sizes), parts)) for part in range(parts)]:
         raise ValueError(f"the parts of {out.name} have {sizes} lines: one of them is not finished")
+    names = [json.loads(line)["id"] for row in rows for line in row]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two parts of {out.name} have records of the same name; predictions need names of their own")
     text = "".join(rows[i % parts][i // parts] + "\n" for i in range(sum(sizes)))
     if out.exists() and out.read_text() != text:
         raise FileExistsError(f"{out} exists and is not its {parts} parts joined; name another file, or move it away")

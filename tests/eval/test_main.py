@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from eval.__main__ import main
+from train.distributed import World
 
 
 def test_the_whole_way_from_predictions_to_table_and_report(checkpoint: Path, tmp_path: Path, capsys) -> None:
@@ -66,3 +68,27 @@ def test_settings_that_contradict_each_other_end_the_command(capsys) -> None:
         main(["predict", "--suite", "ptb"])
     assert end.value.code == 2
     assert "suite='ptb' is not one of simulated, wfdb" in capsys.readouterr().err
+
+
+def test_ranks_wait_long_for_each_other_and_take_no_shard(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    waits: list[int] = []
+
+    def two_ranks(device: str, timeout_seconds: int = 600) -> World:
+        waits.append(timeout_seconds)
+        return World(device=torch.device(device), size=2)
+
+    monkeypatch.setattr("train.distributed.start", two_ranks)
+    assert main(["predict", "--shard", "0/2"]) == 2
+    assert "shard='0/2': under torchrun every rank takes its own part" in capsys.readouterr().err
+    assert waits == [86_400]  # one part may take hours longer than another
+
+
+def test_what_the_file_system_refuses_is_one_line(tmp_path: Path, capsys) -> None:
+    assert main(["score", "--predictions", str(tmp_path), "--out", str(tmp_path / "s.json")]) == 1
+    assert capsys.readouterr().err.startswith("error: [Errno 21] Is a directory")
+
+
+def test_a_file_that_holds_no_scores_is_named(tmp_path: Path, capsys) -> None:
+    (tmp_path / "other.json").write_text("{}")
+    assert main(["table", "--scores", f"a={tmp_path / 'other.json'}"]) == 2
+    assert capsys.readouterr().err.endswith("other.json was not written by `eval score`\n")

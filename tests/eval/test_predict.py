@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from eval.likelihood import ask_yes_no, score_labels
-from eval.predict import PredictConfig, Predictor, read_predictions, run_predict
+from eval.predict import PredictConfig, Predictor, read_predictions, run_predict, take_up
 from eval.questions import TASK_QUESTIONS
 from eval.suites import SUITES
 from lora import load_adapter
@@ -175,6 +175,8 @@ def test_weights_kept_otherwise_give_nearly_the_same_scores(
         ({"texts": ("report", "essay")}, "texts: essay not in"),
         ({"texts": ("yes_no",)}, "texts: yes_no not in"),  # asks every record something else
         ({"weights": "int4"}, "weights='int4' is not one of plain, fast, int8"),
+        ({"page": "a4"}, "page='a4' is not one of "),
+        ({"dtype": "fp16"}, "dtype='fp16' is not one of bfloat16, float32"),
         ({"batch": 0}, "batch=0 and max_new_tokens=96 must be positive"),
     ],
 )
@@ -190,6 +192,13 @@ def test_a_file_of_other_settings_is_not_touched(checkpoint: Path, tmp_path: Pat
         with pytest.raises(FileExistsError, match=r"was made with other settings \(see p.config.json\)"):
             run_predict(predict_config(checkpoint, out, texts=(), **changes))
     assert out.read_text() == before
+
+
+def test_a_file_without_a_line_takes_the_settings_of_the_next_attempt(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").touch()  # as a first attempt leaves it whose model did not fit into memory
+    (tmp_path / "p.config.json").write_text('{"batch": 64}')
+    assert take_up(tmp_path / "p.jsonl", {"batch": 8}) == set()
+    assert json.loads((tmp_path / "p.config.json").read_text()) == {"batch": 8}
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:

@@ -204,3 +204,10 @@ def test_validation_records_without_a_label_of_the_protocol_are_no_source_of_thr
 def test_an_unknown_judge_is_refused() -> None:
     with pytest.raises(ValueError, match="judge='oracle' is not one of rules"):
         ScoreConfig(predictions=Path("p.jsonl"), judge="oracle")
+
+
+def test_a_record_that_stands_twice_is_refused(predictions: dict[str, Path], tmp_path: Path) -> None:
+    own, text = tmp_path / "p.jsonl", predictions["base-test"].read_text()
+    own.write_text(text + text.splitlines(keepends=True)[2])
+    with pytest.raises(ValueError, match="1 records stand there more than once, such as sim-5-test-000002"):
+        score(ScoreConfig(predictions=own, out=tmp_path / "s.json"))

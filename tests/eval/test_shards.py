@@ -8,11 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from eval.predict import read_predictions, run_predict
-from eval.shards import join_shards, parse_shard, shard_path
+from eval.shards import join_shards, missing, parse_shard, shard_path
 from tests.eval.conftest import predict_config
 from tests.eval.test_predict import same
 
@@ -120,6 +121,18 @@ def test_ranks_killed_in_the_middle_go_on_without_losing_or_repeating_a_line(che
 
 def ids(lines: list[dict]) -> list[str]:
     return [line["id"] for line in lines]
+
+
+def test_two_records_of_one_name_are_refused_in_a_part_and_over_all_parts(parts: Path, tmp_path: Path) -> None:
+    named = [SimpleNamespace(record_id=name) for name in ("a", "b", "a")]
+    with pytest.raises(ValueError, match="two records are called 'a'"):
+        list(missing(named, {"a"}, 1))  # with "a" done, the other one would be lost
+    for part in range(2):
+        own = shard_path(tmp_path / "p.jsonl", part, 2)
+        own.write_text('{"id": "a"}\n')
+        shutil.copy(shard_path(parts, part, 2).with_suffix(".config.json"), own.with_suffix(".config.json"))
+    with pytest.raises(ValueError, match=r"two parts of p.jsonl have records of the same name"):
+        join_shards(tmp_path / "p.jsonl", 2)
 
 
 @pytest.mark.parametrize("text", ["4/4", "1", "-1/2", "0/0", "a/b"])
