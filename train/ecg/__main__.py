@@ -194,7 +194,10 @@ def parse_options(source: str, texts: Sequence[str]) -> dict[str, Any]:
         kind = str if accepted[name] is None else type(accepted[name])
         if kind is bool and value not in ("true", "false"):
             raise ValueError(f"option {text!r} must be true or false")
-        options[name] = value == "true" if kind is bool else kind(value)
+        try:
+            options[name] = value == "true" if kind is bool else kind(value)
+        except ValueError as error:
+            raise ValueError(f"option {text!r} must be of type {kind.__name__}") from error
     return options
 
 

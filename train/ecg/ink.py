@@ -98,7 +98,11 @@ class Ink:
         first, last = round(x0 * fine), round((x0 + seconds * style.px_per_second) * fine)
         when = ((np.arange(first, last) + 0.5) / fine - x0) / style.px_per_second * hz
         known = np.isfinite(mv)
-        level = baseline - np.where(known, mv, 0) * style.px_per_mv
+        if not known.all():  # up to a gap the trace goes on as if it ended beyond it, not towards 0
+            if not known.any():
+                return None
+            mv = np.interp(np.arange(len(mv)), np.flatnonzero(known), mv[known])
+        level = baseline - mv * style.px_per_mv
         low = np.interp(when, np.arange(len(mv)), level)
         high = low.copy()
         # samples between the middles of two columns count too, so that a peak is drawn up to its tip;

@@ -167,7 +167,8 @@ def parse_yes_no(text: str) -> bool | None:
 _NUMBER = r"([+-]?\d+(?:\.\d+)?)"
 _BOTH = r"\bQT ?/ ?QTc(?:F|B)?(?: intervals?)?(?: is| of|:)?"  # "QT/QTc 380/420", as carts print it
 _MEASUREMENTS = {
-    "heart_rate": rf"(?:(?<!atrial )\brate(?: is| of|:)? {_NUMBER}|{_NUMBER} ?(?:beats per minute|bpm|/ ?min|per minute))",
+    "heart_rate": rf"(?<!atrial )\brate(?: is| of|:)? {_NUMBER}|"
+    rf"{_NUMBER} ?(?:beats per minute|bpm|/ ?min|per minute)",
     "pr": rf"\bPR(?: interval| time)?(?: is| of|:)? {_NUMBER}",
     "qrs": rf"\bQRS(?: duration| width)?(?: is| of|:)? {_NUMBER}",
     "qt": rf"\bQT(?: interval)?(?: is| of|:)? {_NUMBER}|{_BOTH} {_NUMBER} ?/",

@@ -89,6 +89,14 @@ def test_missing_samples_and_the_end_of_a_record_are_gaps() -> None:
     assert has_ink[(seconds > 3 + edge) & (seconds < 8 - edge)].all()
 
 
+def test_a_trace_does_not_turn_towards_zero_at_a_gap() -> None:
+    values = np.ones(1000)  # at 100 samples a second half of one is wide enough to be seen
+    values[600:700] = np.nan
+    level = only("II", values, hz=100.0)
+    rows = np.flatnonzero(ink(draw_page(level, replace(BARE, layout="strip"))).max(1) > 0.1)
+    assert np.ptp(rows) <= BARE.trace_mm * BARE.px_per_mm + 1
+
+
 def test_a_lead_without_samples_has_no_ink_and_an_empty_box() -> None:
     made = record()
     made.signal[LEADS.index("V1")] = np.nan

@@ -206,6 +206,8 @@ def test_options_get_the_types_that_the_source_has() -> None:
     assert parse_options("ptbxl", texts) == {"hz": 100, "likelihood": 50.0, "check": False, "index": "x"}
     with pytest.raises(ValueError, match="must be name=value with a name of hz, likelihood"):
         parse_options("ptbxl", ["resolution=100"])
+    with pytest.raises(ValueError, match="option 'hz=fast' must be of type int"):
+        parse_options("ptbxl", ["hz=fast"])
 
 
 # refusal
