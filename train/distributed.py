@@ -4,20 +4,25 @@ The only file that reads the environment. Without torchrun there is one rank and
 """
 
 import atexit
+import itertools
 import os
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import _get_default_store
 from torch.distributed.rendezvous import rendezvous
 
 from minimllama.console import say
-from train.rounds import fresh_store
+from train.rounds import PAUSE, fresh_store
 
+Made = TypeVar("Made")
+_TURNS = itertools.count()  # every rank takes them in the same order
 LAUNCH = "torchrun --standalone --nproc-per-node N -m train run --recipe FILE"
 
 
@@ -66,6 +71,22 @@ class World:
         """Until every rank is here."""
         if self.size > 1:
             self.total(0.0)
+
+    def main_first(self, make: Callable[[], Made]) -> Made:
+        """What `make` makes, on the main rank before the others, which wait for it without a limit.
+
+        For what is written once and found again: the index of a large data set takes longer than collectives wait.
+        """
+        if self.size == 1:
+            return make()
+        store, key = _get_default_store(), f"made-{next(_TURNS)}"
+        if self.is_main:
+            made = make()
+            store.set(key, "")
+            return made
+        while not store.check([key]):
+            time.sleep(PAUSE)
+        return make()
 
     def together(self, error: Exception | None) -> None:
         """Raise on all ranks if one of them has failed, so that none waits for it.

@@ -108,10 +108,7 @@ def prepare(config: RunConfig, world: World | None = None) -> Setup:
     report = apply_tuning(model, replace(config.tuning, seed=config.seed))
     prepare_blocks(model, config.compute)
     shard(model, world, config.shard)
-    dataset = build_dataset(config, model, tokenizer) if world.is_main else None
-    world.wait()  # the main rank makes indices and caches; the others find them
-    if dataset is None:
-        dataset = build_dataset(config, model, tokenizer)
+    dataset = world.main_first(lambda: build_dataset(config, model, tokenizer))  # indices and caches
     weights = [component.weight for component in config.data.components]
     return Setup(
         config=config,

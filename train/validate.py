@@ -61,7 +61,7 @@ def prepare_validation(setup: Setup) -> Validation:
         ValueError: if it is empty, or the recipe watches a score of labels that none of its components has.
     """
     config = setup.config
-    dataset = build_dataset(config, setup.model, setup.tokenizer, "validate")
+    dataset = setup.world.main_first(lambda: build_dataset(config, setup.model, setup.tokenizer, "validate"))
     sizes = [len(source) for source in dataset.sources]
     if not all(sizes):
         raise ValueError(f"validate.every={config.validate.every}, but the validation split has {sizes} records")

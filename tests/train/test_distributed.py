@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import _get_default_store
 
 from tests.tools.gloo import run_ranks
 from train.distributed import World, choose_device, leave, refuse_other_launchers, start
@@ -23,17 +25,24 @@ def everything(world: World) -> dict:
             errors.append("")
         except (KeyError, RuntimeError) as caught:
             errors.append(f"{type(caught).__name__}: {caught}")
+
+    def turn() -> int:
+        time.sleep(0.1 * world.is_main)
+        return _get_default_store().add("turns", 1)
+
     return {
         "main": world.is_main,
+        "turn": world.main_first(turn),
         "totals": world.totals([world.rank + 0.5, 1e9 + world.rank]),
         "gathered": world.gather({"rank": world.rank}),
         "errors": errors,
     }
 
 
-def test_ranks_add_gather_and_fail_together() -> None:
+def test_ranks_add_gather_wait_for_the_main_one_and_fail_together() -> None:
     ranks = run_ranks(3, everything)
     assert [rank["main"] for rank in ranks] == [True, False, False]
+    assert ranks[0]["turn"] == 1  # however long it takes
     assert all(rank["totals"] == [4.5, 3e9 + 3] for rank in ranks)  # float64: exact
     assert all(rank["gathered"] == [{"rank": 0}, {"rank": 1}, {"rank": 2}] for rank in ranks)
     assert [rank["errors"][1] for rank in ranks] == [
