@@ -37,17 +37,22 @@ def parse_protocol(text: str, protocol: str, label_set: LabelSet) -> set[str] | 
 
 _CHOSEN = re.compile(r"\b(?:is|are|option|choice|choose|select|answer)\b[ :]*\(?([A-Ha-h])\b(?!\. ?fib|['\w-])", re.I)
 
+_LISTED = re.compile(r"(?<![\w.-])\(?([A-H])[).:](?=\s)(?!\s?[Ff]ib)")  # "A. ...", "B) ..."
+
 
 def parse_choice(text: str, letters: str = "ABCDEFGH") -> str | None:
     """The option of a multiple choice that a text chooses; None if it chooses none or more than one.
+
+    A letter at the beginning chooses, unless it begins a list of the options.
 
     Args:
         text: generated; what follows the last "Answer:" counts if there is one.
         letters: that can be chosen.
     """
+    text = re.sub(r"[*`]", "", text)  # Markdown
     text = re.split(r"\banswer\s*:", text, flags=re.I)[-1].strip()
-    whole = re.fullmatch(r"\W*([A-Ha-h])\W*", text) or re.match(r"\(?([A-H])(?:[).:](?!\s?[Ff]ib)|\s*$)", text)
-    if whole:
+    whole = re.fullmatch(r"\W*([A-Ha-h])\W*", text) or re.match(r"\(?([A-H])(?:[).:](?!\s?[Ff]ib)|\s*(?:\n|$))", text)
+    if whole and _LISTED.findall(text)[:2] != ["A", "B"]:
         found = {whole.group(1).upper()}
     else:
         found = {m.group(1) for m in _CHOSEN.finditer(text) if m.group(1).isupper()}

@@ -107,6 +107,12 @@ def test_a_truth_without_labels_and_an_unknown_task_are_refused() -> None:
         ("The correct option is C", "C", "C"),
         ("Answer: Both RBBB and LBBB", None, "B"),
         ("Answer: G. Sinus rhythm", "G", "G"),
+        ("**B. Sinus rhythm**", "B", "B"),
+        ("The correct option is **B**", "B", None),
+        ("D\n\nOption A is wrong.", "D", None),
+        ("B) AF\nA) is wrong.", "B", None),
+        ("A. Sinus rhythm B. AF C. SVT", None, "A"),  # repeats the options
+        ("A) Sinus rhythm\nB) AF\nThe answer is (B).", "B", None),
         ("It is A or it is B", None, None),
         ("Sinus rhythm.", None, None),
         ("", None, None),
