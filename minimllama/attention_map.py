@@ -73,8 +73,8 @@ class Watched:
     Attributes:
         model: that is watched.
         calls: for each cross-attention layer its calls, in order: one per forward pass of the decoder. `generate`
-            makes one for the prompts and one per token, `next_token_logits` one for the prompts and one for the
-            suffixes.
+            makes one for the prompts and one per token, `next_token_logits` one for the prompts and one for as many
+            suffixes as its `room` holds.
     """
 
     model: MiniMllama

@@ -149,13 +149,19 @@ class ImageTransform:
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "ImageTransform":
-        """Read preprocessor_config.json of a Hugging Face folder.
+        """Read preprocessor_config.json of a Hugging Face folder, or transformers 5's processor_config.json.
 
         Raises:
+            FileNotFoundError: if neither is there.
             ValueError: if the file asks for another filter or leaves a step out.
         """
         path = Path(folder) / "preprocessor_config.json"
-        fields = json.loads(path.read_text())
+        if path.is_file():
+            fields = json.loads(path.read_text())
+        elif (joint := Path(folder) / "processor_config.json").is_file():
+            path, fields = joint, json.loads(joint.read_text())["image_processor"]
+        else:
+            raise FileNotFoundError(f"no preprocessor_config.json and no processor_config.json in {folder}")
         accepted = {
             "resample": 2,
             "do_resize": True,

@@ -97,7 +97,7 @@ def _open_meta(folder: Path, model: MiniMllama) -> Callable[[str], Tensor]:
 
 
 def _resolve_config(folder: Path, config: ModelConfig | None) -> ModelConfig:
-    """The given configuration, after comparing it with what the folder says."""
+    """The given configuration, after comparing it with params.json; config.json is not looked at then."""
     if config is None:
         return ModelConfig.from_folder(folder)
     if (folder / "params.json").is_file() and not (folder / "config.json").is_file():

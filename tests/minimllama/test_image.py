@@ -203,6 +203,15 @@ def test_the_written_configuration_is_read_back_and_means_the_same_to_transforme
 # refusal
 
 
+def test_the_processor_file_of_transformers_5_is_read_too(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no preprocessor_config\.json and no processor_config\.json in"):
+        ImageTransform.from_folder(tmp_path)
+    ours = ImageTransform(tile_size=28, max_tiles=3, mean=(0.1, 0.2, 0.3))
+    fields = {"image_processor": ours.config(), "processor_class": "MllamaProcessor"}
+    (tmp_path / "processor_config.json").write_text(json.dumps(fields))
+    assert ImageTransform.from_folder(tmp_path).config() == ours.config()
+
+
 def test_a_flat_list_is_not_taken_for_one_picture_per_sample() -> None:
     with pytest.raises(TypeError, match=r"images\[0\] must be a list of PIL images \(a list per sample\)"):
         ImageTransform(tile_size=8)([picture(9, 9)])
