@@ -72,7 +72,7 @@ def draw_page(
     style = resolve_style(style or STYLES["square"], rng)
     if style.needs_generator and rng is None:
         raise ValueError(f"jitter_mm={style.jitter_mm}, header={style.header}: chance needs a generator")
-    if not 0 <= start <= record.seconds:
+    if not 0 <= start < record.seconds:
         raise ValueError(f"start={start} s lies outside of record {record.record_id} of {record.seconds:g} s")
     shift = (0, 0)
     if style.jitter_mm and rng is not None:  # whole pixels, so that pages share their paper

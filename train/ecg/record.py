@@ -67,6 +67,14 @@ def lead_name(name: str) -> str | None:
     return {lead.upper(): lead for lead in LEADS}.get(bare)
 
 
+def _need_wfdb() -> Any:
+    try:
+        import wfdb  # optional extra "ecg"
+    except ImportError as error:
+        raise ValueError("WFDB files need the extra: pip install 'minimllama[ecg]'") from error
+    return wfdb
+
+
 def _read_units(header: Path) -> list[str]:
     """The unit of each signal, where wfdb would guess or drop what it does not know.
 
@@ -103,8 +111,7 @@ def _in_millivolts(values: np.ndarray, unit: str, where: str) -> np.ndarray:
 
 def _read_signals(base: Path, units: list[str]) -> tuple[dict[str, np.ndarray], float]:
     """All signals that are leads of the twelve, by name in millivolts, and samples per second."""
-    import wfdb  # optional extra "ecg"
-
+    wfdb = _need_wfdb()
     try:
         values, fields = wfdb.rdsamp(str(base))
     except (ValueError, IndexError, TypeError) as error:
@@ -113,7 +120,7 @@ def _read_signals(base: Path, units: list[str]) -> tuple[dict[str, np.ndarray], 
         raise ValueError(f"{base}: the record has no signals")
     leads: dict[str, np.ndarray] = {}
     for column, (raw_name, unit) in enumerate(zip(fields["sig_name"], units, strict=True)):
-        name = lead_name(raw_name)
+        name = lead_name(raw_name or "")  # None where the header gives no name
         if name is None:
             continue
         if name in leads:
@@ -121,7 +128,9 @@ def _read_signals(base: Path, units: list[str]) -> tuple[dict[str, np.ndarray], 
         leads[name] = _in_millivolts(values[:, column], unit, f"{base}, lead {raw_name}")
     derive_limb_leads(leads)
     if missing := [lead for lead in LEADS if lead not in leads]:
-        raise ValueError(f"{base}: no lead {', '.join(missing)}; the file has {', '.join(fields['sig_name'])}")
+        raise ValueError(
+            f"{base}: no lead {', '.join(missing)}; the file has {', '.join(map(str, fields['sig_name']))}"
+        )
     return leads, float(fields["fs"])
 
 
@@ -200,8 +209,7 @@ def write_record(record: EcgRecord, folder: str | Path) -> Path:
         FileExistsError: if the folder already has this record.
         ValueError: if a value lies outside of +-32 mV.
     """
-    import wfdb  # optional extra "ecg"
-
+    wfdb = _need_wfdb()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^A-Za-z0-9_-]", "_", record.record_id)

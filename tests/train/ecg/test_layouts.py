@@ -125,6 +125,8 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         draw_page(empty, replace(BARE, layout="recorded"))
     with pytest.raises(ValueError, match="start=11 s lies outside of record drawn of 10 s"):
         draw_page(record(), BARE, start=11)
+    with pytest.raises(ValueError, match="start=10 s lies outside of record drawn of 10 s"):
+        draw_page(record(), BARE, start=10)
     with pytest.raises(ValueError, match=r"page\.width=1120 px is too narrow"):
         PaperStyle(mm_per_second=50.0)
     with pytest.raises(ValueError, match=r"page\.order='clockwise' is not one of common, cabrera"):

@@ -3,9 +3,11 @@
 import csv
 import itertools
 import json
+import math
 import pickle
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -207,6 +209,19 @@ def test_simulated_patients_depend_on_seed_split_and_number_only() -> None:
     few, many = open_source("simulated", n=2, seed=1), open_source("simulated", n=50, seed=1)
     assert few[1].signal.tobytes() == many[1].signal.tobytes()
     assert few[1].signal.tobytes() != open_source("simulated", n=2, seed=2)[1].signal.tobytes()
+
+
+@pytest.mark.parametrize("option", [{"hz": 0.0}, {"hz": math.nan}, {"normal": 1.5}, {"seed": -1}])
+def test_simulated_options_that_make_no_sense_are_refused(option: dict) -> None:
+    with pytest.raises(ValueError, match=f"simulated: .*{next(iter(option))}="):
+        open_source("simulated", **option)
+
+
+def test_a_package_that_is_not_installed_is_named_with_its_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_source("wfdb", folder, "validate")
+    monkeypatch.setitem(sys.modules, "wfdb", None)
+    with pytest.raises(ValueError, match=r"WFDB files need the extra: pip install 'minimllama\[ecg\]'"):
+        source[0]
 
 
 def test_wfdb_records_come_in_the_order_of_their_paths(folder: Path) -> None:

@@ -104,8 +104,7 @@ class Code15Source(IndexedSource[EcgRecord]):
 
     def _tracing(self, note: dict[str, Any]) -> np.ndarray:
         """float32 [12, n], without the zeros that fill the row up on both sides."""
-        import h5py  # optional extra "ecg"
-
+        h5py = _need_h5py()
         path = self.root / note["file"]
         if not path.is_file():
             raise FileNotFoundError(f"no {path}")
@@ -139,10 +138,17 @@ class Code15Source(IndexedSource[EcgRecord]):
             )
 
 
+def _need_h5py() -> Any:
+    try:
+        import h5py  # optional extra "ecg"
+    except ImportError as error:
+        raise ValueError("CODE-15's files need the extra: pip install 'minimllama[ecg]'") from error
+    return h5py
+
+
 def _add_part(writer: IndexWriter, part: Path) -> None:
     """All rows of one HDF5 file that the table knows."""
-    import h5py  # optional extra "ecg"
-
+    h5py = _need_h5py()
     try:
         with h5py.File(part, "r") as file:
             exams = np.asarray(file["exam_id"])

@@ -23,7 +23,7 @@ class SimulatedSource:
         normal: share of normal hearts.
 
     Raises:
-        ValueError: if a root is given, or n is not positive.
+        ValueError: if a root is given, n or hz is not positive, seed is negative, or normal is no share.
     """
 
     name = "simulated"
@@ -41,6 +41,10 @@ class SimulatedSource:
             raise ValueError(f"the simulated source reads no folder, but root={str(root)!r} was given")
         if n < 1:
             raise ValueError(f"simulated: n={n} must be positive")
+        if not (hz > 0 and seed >= 0 and 0 <= normal <= 1):
+            raise ValueError(
+                f"simulated: hz={hz} must be positive, seed={seed} not negative, normal={normal} in [0, 1]"
+            )
         self.split, self.n, self.seed, self.hz, self.normal = split, n, seed, hz, normal
 
     def __len__(self) -> int:
