@@ -80,6 +80,12 @@ def judge_by_rules(reference: str, candidate: str) -> Verdict:
     return Verdict(score=10 * sum(criteria.values()) / len(criteria), criteria=criteria)
 
 
+def states_something(report: str) -> bool:
+    """Whether a report has a statement or a number that `rules` compares; without, every answer would agree with it."""
+    labels = (parse_labels(report, LABEL_SETS[kind]) for kind in ("diagnostic", "form", "rhythm"))
+    return bool(parse_measurements(report)) or any(found is not None for found in labels)
+
+
 # References of PULSE's 500 that are a chatbot's "please provide the ECG report"; a judge cannot grade against them.
 BROKEN_REFERENCES = ("12941", "09740", "06353", "09110", "03805", "16239", "10743", "08880")
 

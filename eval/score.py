@@ -15,7 +15,7 @@ import numpy as np
 from eval.answers import parse_protocol
 from eval.bootstrap import bootstrap_intervals, mean_interval
 from eval.choices import score_choices
-from eval.judge import JUDGES, broken_reference, judged_pair
+from eval.judge import JUDGES, broken_reference, judged_pair, states_something
 from eval.likelihood import SCORES
 from eval.metrics import best_f1_thresholds, label_metrics
 from eval.predict import read_predictions
@@ -179,11 +179,12 @@ def _brief(metrics: dict[str, Any]) -> dict[str, Any]:
 def score_reports(lines: Sequence[Line], judge: str, n_draws: int = 0) -> dict[str, Any] | None:
     """Mean quality of the generated reports, and of two controls; None if there are no reports to compare.
 
-    References that are no reports are left out, by name. The controls are one report for everybody, and the
-    reference handed in as the answer.
+    References that are no reports are left out, by name, and so are those that state nothing to be compared. The
+    controls are one report for everybody, and the reference handed in as the answer.
     """
-    told = [line for line in lines if judged_pair(line) is not None and not broken_reference(line)]
-    pairs = [pair for line in told if (pair := judged_pair(line)) is not None]
+    whole = [(line, pair) for line in lines if (pair := judged_pair(line)) is not None and not broken_reference(line)]
+    kept = [(line, pair) for line, pair in whole if states_something(pair[0])]
+    told, pairs = [line for line, _ in kept], [pair for _, pair in kept]
     if not pairs:
         return None
     verdicts = [JUDGES[judge](reference, candidate) for reference, candidate in pairs]
@@ -193,6 +194,7 @@ def score_reports(lines: Sequence[Line], judge: str, n_draws: int = 0) -> dict[s
     return {
         "judge": judge,
         "n": len(pairs),
+        "n_silent": len(whole) - len(kept),
         "broken": [line.get("item", line["id"]) for line in lines if broken_reference(line)],
         "score": float(np.mean(marks)),
         "interval": mean_interval(marks, patients, n_draws=n_draws) if n_draws else None,

@@ -236,6 +236,7 @@ def _about_reports(models: Mapping[str, Mapping[str, Any]]) -> str:
         return ""
     first = next(iter(reports.values()))
     left_out = f"; {len(first['broken'])} references are no reports and left out" if first.get("broken") else ""
+    left_out += f"; {first['n_silent']} references state nothing to compare" if first.get("n_silent") else ""
     failed = [f"; judgements of {r['failed']} of {name}'s failed" for name, r in reports.items() if r.get("failed")]
     return f" report: judge '{first['judge']}', agreement with the reference{left_out}{''.join(failed)}."
 
@@ -273,7 +274,7 @@ def table_text(models: Mapping[str, Mapping[str, Any]]) -> str:
             "parsed from generated answers."
         )
     parts.append((words + _about_reports(models)).strip())
-    return "\n".join(parts)
+    return "\n".join(parts if any(parts) else [f"{_records(first, first['n_records'])}: nothing to score"])
 
 
 def table_json(models: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -206,6 +206,18 @@ def test_an_unknown_judge_is_refused() -> None:
         ScoreConfig(predictions=Path("p.jsonl"), judge="oracle")
 
 
+def test_references_that_state_nothing_to_compare_are_left_out_and_counted() -> None:
+    pairs = (("Refer to a cardiologist.", "Banana."), ("Sinus rhythm.", "Atrial fibrillation."))
+    lines = [
+        {"id": str(i), "patient_id": str(i), "truth": {"report": ours}, "texts": {"report": {"text": theirs}}}
+        for i, (ours, theirs) in enumerate(pairs)
+    ]
+    assert score_reports(lines[:1], "rules") is None  # not 100 of 100 for a banana
+    found = score_reports(lines, "rules")
+    assert found is not None
+    assert (found["n"], found["n_silent"]) == (1, 1)
+
+
 def test_a_record_that_stands_twice_is_refused(predictions: dict[str, Path], tmp_path: Path) -> None:
     own, text = tmp_path / "p.jsonl", predictions["base-test"].read_text()
     own.write_text(text + text.splitlines(keepends=True)[2])
