@@ -102,7 +102,7 @@ def format_rows(rows: Sequence[TraceRow], *, depth: int | None = None, under: st
 
     Args:
         rows: of `trace_shapes`.
-        depth: leave out modules whose path has more parts.
+        depth: leave out modules whose path has more parts, but for `under` itself.
         under: only modules at or below this path.
 
     Raises:
@@ -112,7 +112,7 @@ def format_rows(rows: Sequence[TraceRow], *, depth: int | None = None, under: st
     if not chosen:
         raise ValueError(f"no module is called {under!r}; modules are named like {rows[0].path}")
     if depth is not None:
-        chosen = [row for row in chosen if row.path.count(".") < depth or not row.path]
+        chosen = [row for row in chosen if row.path.count(".") < depth or row.path == under]
     cells = [
         (row.path or "model", row.kind, str(list(row.inputs)), str(list(row.output)), f"{row.n_parameters:,}")
         for row in chosen

@@ -62,6 +62,8 @@ def test_rows_are_printed_aligned_and_can_be_narrowed_down(instruct) -> None:
     assert len({line.index("->") for line in text.splitlines()}) == 1
     shallow = format_rows(instruct, depth=1).splitlines()
     assert [line.split()[0] for line in shallow] == ["vision", "projector", "text", "model"]
+    one = format_rows(instruct, depth=1, under="text.layers.3").splitlines()
+    assert [line.split()[0] for line in one] == ["text.layers.3"]
 
 
 # refusal
