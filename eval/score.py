@@ -5,7 +5,7 @@ Shapes: N records, L labels.
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -216,13 +216,32 @@ def _read_once(path: Path) -> list[Line]:
     return lines
 
 
+def check_validation(path: Path, held: Sequence[Line], lines: Sequence[Line], settings: Mapping[str, Any]) -> None:
+    """Refuse predictions that are no source of thresholds for others.
+
+    Args:
+        path: of the validation predictions.
+        held: their lines.
+        lines, settings: of what is reported.
+
+    Raises:
+        ValueError: if they are of another model, of patients that are reported, or of those that train it.
+    """
+    other = _settings(path)
+    if differing := [k for k in ("model", "adapter", "suite", "page", "semantics") if other[k] != settings[k]]:
+        raise ValueError(f"{path} was made with another {', '.join(differing)}: no source of thresholds")
+    if other["split"] == "train":
+        raise ValueError(f"{path} is of the split that trains a model: no source of thresholds")
+    if shared := {line["patient_id"] for line in lines} & {line["patient_id"] for line in held}:
+        raise ValueError(f"{len(shared)} patients stand in both files, such as {min(shared)}")
+
+
 def score(config: ScoreConfig) -> dict[str, Any]:
     """Score a predictions file, and write the result.
 
     Raises:
         FileExistsError: if the output is there already.
-        ValueError: if a record stands in a file twice, or the validation predictions are of another model or overlap
-            the reported records.
+        ValueError: if a record stands in a file twice, or as `check_validation`.
     """
     if config.out.exists():
         raise FileExistsError(f"{config.out} exists")
@@ -230,13 +249,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     validation = None
     if config.validation is not None:
         validation = _read_once(config.validation)
-        other = _settings(config.validation)
-        if differing := [k for k in ("model", "adapter", "suite", "page", "semantics") if other[k] != settings[k]]:
-            raise ValueError(
-                f"{config.validation} was made with another {', '.join(differing)}: no source of thresholds"
-            )
-        if shared := {line["patient_id"] for line in lines} & {line["patient_id"] for line in validation}:
-            raise ValueError(f"{len(shared)} patients stand in both files, such as {min(shared)}")
+        check_validation(config.validation, validation, lines, settings)
     suite = SUITES[settings["suite"]]
     result = {
         "settings": settings,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from eval.predict import read_predictions
-from eval.score import GROUPS, eligible, score_matrix, text_matrix, truth_matrix
+from eval.score import GROUPS, check_validation, eligible, score_matrix, text_matrix, truth_matrix
 from eval.suites import SUITES
 from eval.tables import check_comparable
 from train.ecg import LABEL_SETS, LabelSet
@@ -84,7 +84,7 @@ def load_models(scores: Sequence[str], predictions: Sequence[str], validation: S
 
     Raises:
         ValueError: if names do not match, the models were scored on different records, from other scores than yes_no
-            or not on the whole of their predictions, or validation predictions are of another model or share a patient.
+            or not on the whole of their predictions, or as eval.score.check_validation.
     """
     scored, predicted = named_paths(scores, "scores"), named_paths(predictions, "predictions")
     held = named_paths(validation, "validation")
@@ -112,7 +112,7 @@ def load_models(scores: Sequence[str], predictions: Sequence[str], validation: S
             lines = _in_order(lines, models[0].lines, predicted[name])
         others = read_predictions(held[name]) if name in held else None
         if others is not None:
-            _check_validation(held[name], others, lines, content["settings"])
+            check_validation(held[name], others, lines, content["settings"])
         label_sets = SUITES[content["settings"]["suite"]].label_sets
         parts = {
             protocol: _part(content, lines, others, protocol, label_sets.get(protocol) or LABEL_SETS[protocol])
@@ -120,15 +120,6 @@ def load_models(scores: Sequence[str], predictions: Sequence[str], validation: S
         }
         models.append(Scored(name=name, scores=content, lines=lines, parts=parts))
     return models
-
-
-def _check_validation(path: Path, held: Sequence[Line], lines: Sequence[Line], settings: Mapping[str, Any]) -> None:
-    """As eval.score does for its thresholds."""
-    other = json.loads(path.with_suffix(".config.json").read_text())
-    if differing := [k for k in ("model", "adapter", "suite", "page", "semantics") if other[k] != settings[k]]:
-        raise ValueError(f"{path} was made with another {', '.join(differing)}: no source of thresholds")
-    if shared := {line["patient_id"] for line in lines} & {line["patient_id"] for line in held}:
-        raise ValueError(f"{len(shared)} patients stand in both files, such as {min(shared)}")
 
 
 def _in_order(lines: Sequence[Line], first: Sequence[Line], path: Path) -> list[Line]:
@@ -185,7 +176,8 @@ def load_elsewhere(pairs: Sequence[str], models: Sequence[Scored]) -> list[Elsew
     """Read predictions from other pages, and find out whose they are.
 
     Raises:
-        ValueError: if they are of none of the models, or of records that the models were not asked about.
+        ValueError: if they are of none of the models, of records that the models were not asked about, or of a model
+            that was not asked about clean pages.
     """
     found = []
     for name, path in named_paths(pairs, "robustness").items():
@@ -194,6 +186,10 @@ def load_elsewhere(pairs: Sequence[str], models: Sequence[Scored]) -> list[Elsew
         own = [model for model in models if all(model.settings[k] == settings[k] for k in same)]
         if not own:
             raise ValueError(f"--robustness {name}: {path} is of none of {', '.join(m.name for m in models)}")
+        if (kind := own[0].settings.get("distort", "clean")) != "clean":
+            raise ValueError(
+                f"--robustness {name}: {own[0].name} saw {kind} pages, so there are no clean ones beside it"
+            )
         lines = read_predictions(path)
         if strange := {line["id"] for line in lines} - {line["id"] for line in own[0].lines}:
             raise ValueError(f"--robustness {name}: the model was not asked about {min(strange)} on clean pages")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from eval.report import ReportConfig, write_report
 from eval.report.curves import training_loss
-from eval.report.models import load_models
+from eval.report.models import load_elsewhere, load_models
 from eval.score import ScoreConfig, score
 from train.ecg import LABEL_SETS
 
@@ -81,3 +81,10 @@ def test_other_scores_and_other_predictions_than_the_scored_ones_are_refused(
     half.write_text("".join(path.read_text().splitlines(keepends=True)[:4]))
     with pytest.raises(ValueError, match=r"test.jsonl has 4 lines, but m was scored on 6"):
         load_models(config.scores, [f"m={half}"])
+
+
+def test_a_model_of_other_pages_has_no_clean_ones_to_compare_with(config: ReportConfig) -> None:
+    (model,) = load_models(config.scores, config.predictions)
+    worn = replace(model, scores={**model.scores, "settings": {**model.settings, "distort": "phone"}})
+    with pytest.raises(ValueError, match="--robustness x: m saw phone pages, so there are no clean ones"):
+        load_elsewhere([config.predictions[0].replace("m=", "x=", 1)], [worn])

@@ -223,3 +223,12 @@ def test_a_record_that_stands_twice_is_refused(predictions: dict[str, Path], tmp
     own.write_text(text + text.splitlines(keepends=True)[2])
     with pytest.raises(ValueError, match="1 records stand there more than once, such as sim-5-test-000002"):
         score(ScoreConfig(predictions=own, out=tmp_path / "s.json"))
+
+
+def test_records_that_train_a_model_choose_no_thresholds(predictions: dict[str, Path], tmp_path: Path) -> None:
+    held = tmp_path / "train.jsonl"
+    held.write_text(predictions["base-validate"].read_text())
+    note = json.loads(predictions["base-validate"].with_suffix(".config.json").read_text())
+    held.with_suffix(".config.json").write_text(json.dumps({**note, "split": "train"}))
+    with pytest.raises(ValueError, match="of the split that trains a model: no source of thresholds"):
+        score(ScoreConfig(predictions=predictions["base-test"], validation=held, out=tmp_path / "s.json"))
