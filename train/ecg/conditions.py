@@ -196,7 +196,7 @@ class Condition:
     Attributes:
         change: what it does to a heart.
         statements: SCP codes that a record with it carries.
-        group: of "rhythm", "qrs", "st", "atria" at most one condition each.
+        group: of "rhythm", "atria", "qrs", "st", "interval" at most one condition each.
         needs_p: it shows in the P wave or the PR interval, so the atria must beat in sinus rhythm.
     """
 

@@ -138,7 +138,7 @@ def _draw_row(
 
 
 def _draw_pulse(ink: Ink, left: float, baseline: float) -> None:
-    """1 mV for 0.2 s (at 25 mm/s: 5 mm) just before the row."""
+    """1 mV, 3 mm wide between two feet of 1 mm, whatever the speed, just before the row."""
     fine = ink.per_px
     x0 = left - ink.style.pulse_mm * ink.style.px_per_mm
     columns = np.arange(round(x0 * fine), round(left * fine))

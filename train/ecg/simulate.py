@@ -232,7 +232,8 @@ def _truth(heart: Heart, events: Sequence[Event], seconds: float) -> dict[str, A
     inside = [event for event in events if 0 <= event.at < seconds]
     gaps = np.diff([event.at for event in inside])
     usual = [b.at - a.at for a, b in itertools.pairwise(inside) if a.kind == b.kind == "usual"]
-    mean = float(np.mean(gaps if heart.atria == "fibrillation" or not usual else usual))
+    counted = gaps if heart.atria == "fibrillation" or not usual else usual
+    mean = float(np.mean(counted)) if len(counted) else rr  # too short for two beats
     sinus = heart.atria == "sinus" and seen["p_on"] is not None
     variation = 1000 * float(np.ptp(gaps)) if len(gaps) > 1 else 0.0
     qt = seen["t_off"] - seen["qrs_on"]

@@ -145,6 +145,11 @@ def test_length_and_sampling_rate_are_as_asked(seconds: float, hz: float) -> Non
     assert record.signal.dtype == np.float32
 
 
+def test_a_recording_too_short_for_two_beats_has_the_rate_of_its_heart() -> None:
+    rates = [simulate_ecg(["3AVB"], np.random.default_rng(i), seconds=1.0).truth["heart_rate"] for i in range(3)]
+    assert all(34 <= rate <= 42 for rate in rates)
+
+
 def test_a_record_survives_wfdb(tmp_path) -> None:
     record = simulate_ecg(["1AVB", "LVH"], np.random.default_rng(4), hz=500, record_id="patient-7")
     back = read_record(write_record(record, tmp_path))
