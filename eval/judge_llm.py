@@ -80,6 +80,8 @@ class LlmJudgeConfig:
             raise ValueError(f"protocol={self.protocol!r} is not one of {', '.join(PROTOCOLS)}")
         if min(self.repeats, self.workers, self.max_attempts) < 1:
             raise ValueError(f"repeats={self.repeats}, workers={self.workers}, max_attempts={self.max_attempts}: >= 1")
+        if min(self.requests_per_minute, self.backoff_seconds, self.max_usd) < 0:
+            raise ValueError("requests_per_minute, backoff_seconds and max_usd must not be negative")
 
 
 class RefusedError(RuntimeError):

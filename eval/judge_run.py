@@ -84,6 +84,8 @@ def run_judge(config: JudgeRunConfig) -> Path:
         case_id, page = line.get("item", line["id"]), pages.get(line["id"])
         cases.append(Case(case_id=case_id, reference=pair[0], candidate=pair[1], page=page))
     result = {"settings": settings, "broken": [line["item"] for line in broken], **judge_reports(config.llm, cases)}
+    if failed := result["model"]["failed"]:
+        say(f"{len(failed)} of {len(cases)} reports have a judgement that failed; {next(iter(failed.values()))}")
     config.out.parent.mkdir(parents=True, exist_ok=True)
     config.out.write_text(json.dumps(result, indent=1) + "\n")
     return config.out

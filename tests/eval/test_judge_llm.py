@@ -258,10 +258,12 @@ def test_a_missing_key_is_one_sentence(config: LlmJudgeConfig, monkeypatch: pyte
 def test_an_unknown_protocol_is_refused() -> None:
     with pytest.raises(ValueError, match="protocol='bleu' is not one of paper, pulse, arena"):
         LlmJudgeConfig(model="m", base_url="u", protocol="bleu")
+    with pytest.raises(ValueError, match="requests_per_minute, backoff_seconds and max_usd must not be negative"):
+        LlmJudgeConfig(model="m", base_url="u", requests_per_minute=-1)
 
 
 def test_the_command_judges_a_predictions_file_with_its_pages(
-    server: Server, config: LlmJudgeConfig, predictions: dict[str, Path], tmp_path: Path
+    server: Server, config: LlmJudgeConfig, predictions: dict[str, Path], tmp_path: Path, capsys
 ) -> None:
     from eval.__main__ import main
 
@@ -281,3 +283,7 @@ def test_the_command_judges_a_predictions_file_with_its_pages(
         shown.add(base64.b64encode(file.getvalue()).decode())
     assert sent == shown
     assert main(["judge-llm", "--predictions", str(predictions["base-test"]), *options]) == 2  # nothing is overwritten
+    server.reply, options[-1] = "no", str(tmp_path / "failed.json")
+    options += ["--llm.protocol", "pulse", "--llm.max-attempts", "1"]
+    assert main(["judge-llm", "--predictions", str(predictions["base-test"]), *options]) == 0
+    assert "7 of 7 reports have a judgement that failed; sim-5-test-000000: 1 attempts" in capsys.readouterr().out
