@@ -55,6 +55,7 @@ def save_adapter(model: MiniMllama, folder: str | Path, family: str = "memory") 
     Raises:
         FileExistsError: if the folder holds an adapter already.
         ValueError: if the model has no adapters.
+        OSError: if there is no room for the file.
     """
     folder = Path(folder)
     layers = adapted_layers(model)
@@ -68,7 +69,10 @@ def save_adapter(model: MiniMllama, folder: str | Path, family: str = "memory") 
     for name, layer in layers.items():
         for part in ("lora_A", "lora_B"):
             tensors[f"{PREFIX}{namer(name)}.{part}.weight"] = getattr(layer, part).detach().cpu().float().contiguous()
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    try:
+        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"{folder / 'adapter_model.safetensors'} was not written: {error}") from error
     first = next(iter(layers.values()))
     config = {
         **_EXPECTED,

@@ -1,7 +1,6 @@
-"""Adapters on disk: ours in PEFT, PEFT's here, both families of names, and nothing half-loaded."""
+"""Adapters on disk: ours in PEFT, PEFT's here, both families of names; what is refused: test_peft_refusals.py."""
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from lora import TuneConfig, load_adapter, save_adapter
 from lora.peft_format import PREFIX, adapted_layers
-from minimllama import ImageBatch, MiniMllama, load_model
+from minimllama import ImageBatch, load_model
 from minimllama.checkpoint.hf import hf_namer
-from minimllama.padding import drop_unused_tiles
 from tests.lora.conftest import TUNE, adapted_model, images_of, transformers_inputs
 from tests.tools.tiny import TINY, tiny_model
 
@@ -46,17 +44,6 @@ def peft_model(open_in_transformers: Open) -> Any:
             if "lora_" in name:
                 p.copy_(0.3 * torch.randn(p.shape, generator=generator) / p.shape[1] ** 0.5)
     return model
-
-
-def change(folder: Path, edit: Callable[[dict[str, Tensor]], None]) -> None:
-    tensors = load_file(folder / WEIGHTS)
-    edit(tensors)
-    save_file(tensors, folder / WEIGHTS)
-
-
-def set_config(folder: Path, **fields: object) -> None:
-    path = folder / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
 # equation
@@ -189,145 +176,3 @@ def test_the_two_families_differ_in_names_only(tmp_path: Path) -> None:
     assert not memory.keys() & files.keys()
     assert "base_model.model.language_model.model.layers.0.self_attn.q_proj.lora_A.weight" in files
     assert sorted(t.sum().item() for t in memory.values()) == sorted(t.sum().item() for t in files.values())
-
-
-# refusal
-
-
-def test_nothing_is_overwritten(folder: Path) -> None:
-    with pytest.raises(FileExistsError, match="already holds an adapter"):
-        save_adapter(adapted_model(), folder)
-
-
-def test_a_model_without_adapters_has_nothing_to_save(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no adapters to save"):
-        save_adapter(tiny_model(), tmp_path / "adapter")
-    assert not (tmp_path / "adapter").exists()
-
-
-def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no adapter_config.json"):
-        load_adapter(tiny_model(), tmp_path)
-
-
-STEM = f"{PREFIX}model.language_model.layers.0.mlp.up_proj"
-
-
-def _lose_b(tensors: dict[str, Tensor]) -> None:
-    del tensors[f"{STEM}.lora_B.weight"]
-
-
-def _lose_a(tensors: dict[str, Tensor]) -> None:
-    del tensors[f"{STEM}.lora_A.weight"]
-
-
-def _add(tensors: dict[str, Tensor]) -> None:
-    tensors[f"{PREFIX}model.language_model.layers.99.mlp.up_proj.lora_A.weight"] = torch.zeros(3, 4)
-
-
-def _mix_families(tensors: dict[str, Tensor]) -> None:
-    for part in ("lora_A", "lora_B"):
-        value = tensors.pop(f"{STEM}.{part}.weight")
-        tensors[f"{PREFIX}language_model.model.layers.0.mlp.up_proj.{part}.weight"] = value
-
-
-def _rename_all(tensors: dict[str, Tensor]) -> None:
-    for name in list(tensors):
-        tensors["other." + name] = tensors.pop(name)
-
-
-@pytest.mark.parametrize("edit", [_lose_a, _lose_b, _add, _mix_families, _rename_all])
-def test_a_tensor_without_place_or_partner_is_an_error_and_the_model_stays_plain(
-    folder: Path, edit: Callable[[dict[str, Tensor]], None]
-) -> None:
-    change(folder, edit)
-    model = tiny_model(0, "hf")
-    with pytest.raises(ValueError, match=r"does not fit the model: \d+ tensors without a place or a partner, such as"):
-        load_adapter(model, folder)
-    assert adapted_layers(model) == {}
-
-
-@pytest.mark.parametrize("part", ["lora_A", "lora_B"])
-def test_a_tensor_of_another_shape_is_an_error_and_the_model_stays_plain(folder: Path, part: str) -> None:
-    def cut(tensors: dict[str, Tensor]) -> None:
-        tensors[f"{STEM}.{part}.weight"] = tensors[f"{STEM}.{part}.weight"][:, :-1].contiguous()
-
-    change(folder, cut)
-    model = tiny_model(0, "hf")
-    with pytest.raises(ValueError, match=rf"up_proj.{part}.weight is \(.*\), not \(.*\)"):
-        load_adapter(model, folder)
-    assert adapted_layers(model) == {}
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("peft_type", "IA3"),
-        ("use_dora", True),
-        ("bias", "all"),
-        ("rank_pattern", {"q_proj": 8}),
-        ("alpha_pattern", {"q_proj": 8}),
-        ("modules_to_save", ["lm_head"]),
-        ("fan_in_fan_out", True),
-        ("init_lora_weights", "pissa"),  # PEFT takes what A and B held at first out of the base
-        ("init_lora_weights", "olora"),
-        ("use_qalora", True),
-        ("alora_invocation_tokens", [5]),
-    ],
-)
-def test_a_configuration_that_asks_for_something_else_is_refused(folder: Path, field: str, value: object) -> None:
-    set_config(folder, **{field: value})
-    with pytest.raises(ValueError, match=f"{field}=.* is not supported"):
-        load_adapter(tiny_model(0, "hf"), folder)
-
-
-@pytest.mark.parametrize("first", [True, False, "gaussian", "orthogonal", "eva"])
-def test_first_values_that_leave_the_base_alone_are_all_the_same(folder: Path, first: object) -> None:
-    set_config(folder, init_lora_weights=first)
-    assert len(adapted_layers(load_adapter(tiny_model(0, "hf"), folder))) == 98
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [("{", "is not JSON"), ('{"lora_alpha": 6}', "lacks r, lora_dropout"), ("[]", "lacks r, lora_alpha, lora_dropout")],
-)
-def test_a_configuration_that_peft_did_not_write_is_refused(folder: Path, content: str, message: str) -> None:
-    (folder / "adapter_config.json").write_text(content)
-    with pytest.raises(ValueError, match=rf"adapter_config\.json {message}"):
-        load_adapter(tiny_model(0, "hf"), folder)
-
-
-def test_a_refused_adapter_does_not_change_which_tiles_count(tmp_path: Path) -> None:
-    trained = adapted_model()
-    drop_unused_tiles(trained)
-    save_adapter(trained, tmp_path)
-    change(tmp_path, _add)
-    model = tiny_model()
-    with pytest.raises(ValueError, match="does not fit the model"):
-        load_adapter(model, tmp_path)
-    assert not model.config.vision.drop_unused_tiles
-
-
-def test_an_adapter_of_other_semantics_is_refused(folder: Path) -> None:
-    with pytest.raises(ValueError, match="trained with semantics='hf', the model has 'meta'"):
-        load_adapter(tiny_model(), folder)
-
-
-def test_a_second_adapter_is_refused(folder: Path) -> None:
-    with pytest.raises(ValueError, match="has adapters already"):
-        load_adapter(adapted_model("hf"), folder)
-
-
-def test_a_damaged_file_is_refused(folder: Path) -> None:
-    whole = (folder / WEIGHTS).read_bytes()
-    (folder / WEIGHTS).write_bytes(whole[: len(whole) // 2])
-    model: MiniMllama = tiny_model(0, "hf")
-    with pytest.raises(ValueError, match=WEIGHTS):
-        load_adapter(model, folder)
-    assert adapted_layers(model) == {}
-
-
-def test_a_missing_file_is_refused(folder: Path) -> None:
-    shutil.move(folder / WEIGHTS, folder / "elsewhere")
-    with pytest.raises(FileNotFoundError, match=WEIGHTS):
-        load_adapter(tiny_model(0, "hf"), folder)
