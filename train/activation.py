@@ -21,13 +21,14 @@ def blocks(model: MiniMllama) -> list[nn.Module]:
     return [*model.vision.local_layers, *model.vision.global_layers, *model.text.layers]
 
 
-def _is_attention(operation: Any) -> bool:
+def is_attention(operation: Any) -> bool:
+    """Whether an operation that PyTorch dispatches is attention itself, in whichever kernel."""
     return "scaled_dot_product" in str(operation)
 
 
 def _keep_attention(context: Any, operation: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
     """Attention is dear to compute and small to keep: its scores never leave the kernel."""
-    return CheckpointPolicy.MUST_SAVE if _is_attention(operation) else CheckpointPolicy.PREFER_RECOMPUTE
+    return CheckpointPolicy.MUST_SAVE if is_attention(operation) else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def checkpoint_blocks(model: MiniMllama, recompute: str = "blocks") -> None:

@@ -13,10 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lora import TuneConfig, apply_tuning
 from minimllama import MiniMllama, ModelConfig
 from minimllama.visibility import see
+from train.activation import is_attention
 
 ENOUGH = 1024  # text tokens to count with: shorter rows take another road through attention on CPUs
 
@@ -28,13 +31,27 @@ class BlockBytes:
     Attributes:
         kept: all that its backward pass needs, for the tokens it was counted with.
         entering: its input alone: what recomputing keeps.
+        attention: the results of its attention, which selective recomputing keeps, too.
     """
 
     kept: float
     entering: float
+    attention: float
 
     def __mul__(self, factor: float) -> "BlockBytes":
-        return BlockBytes(kept=self.kept * factor, entering=self.entering * factor)
+        return BlockBytes(**{name: value * factor for name, value in vars(self).items()})
+
+
+class _AttentionBytes(TorchDispatchMode):
+    """Adds up what attention returns while it is entered."""
+
+    total = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = func(*args, **(kwargs or {}))
+        if is_attention(func):
+            self.total += sum(part.nbytes for part in tree_leaves(returned) if isinstance(part, Tensor))
+        return returned
 
 
 def _saved(run: Callable[[], Tensor], owner: nn.Module, drop: float, mask_bytes: float) -> float:
@@ -110,8 +127,11 @@ def block_bytes(
         n_real = [vision.max_tiles * vision.tokens_per_tile]
 
         def count(block: nn.Module, inputs: tuple[Any, ...]) -> BlockBytes:
-            kept = _saved(lambda: block(*inputs), block, tuning.dropout, mask_bytes)
-            return BlockBytes(kept=kept, entering=inputs[0].nbytes if inputs[0].requires_grad else 0)
+            with _AttentionBytes() as attention:
+                kept = _saved(lambda: block(*inputs), block, tuning.dropout, mask_bytes)
+            learns_from = inputs[0].requires_grad  # otherwise nothing is kept
+            entering = inputs[0].nbytes if learns_from else 0
+            return BlockBytes(kept=kept, entering=entering, attention=attention.total * learns_from)
 
         of_text = rows * length / ENOUGH
         cross = count(model.text.layers[0], (h, sight, states))
@@ -131,4 +151,5 @@ def _cross(counted: BlockBytes, states: float, pages: int, of_text: float, share
     """
     per_page = min(states * share * 5, counted.kept)
     per_text = max(counted.kept - per_page - states, counted.entering)
-    return BlockBytes(kept=per_text * of_text + per_page * pages, entering=counted.entering * of_text)
+    entering, attention = counted.entering * of_text, counted.attention * of_text
+    return BlockBytes(kept=per_text * of_text + per_page * pages, entering=entering, attention=attention)

@@ -53,7 +53,7 @@ def _uses(name: str, model: MiniMllama, work: Work) -> int:
     return work.answers if name == "text.lm_head" else work.rows * work.length
 
 
-def _attention(model: MiniMllama, work: Work) -> tuple[int, int]:
+def attention_flops(model: MiniMllama, work: Work) -> tuple[int, int]:
     """Scores and mixing of the vision tower, and of the text model."""
     vision, text = model.config.vision, model.config.text
     sequence = work.slots(model) * (vision.tokens_per_tile + vision.padding_per_tile)
@@ -97,7 +97,7 @@ def step_flops(model: MiniMllama, work: Work) -> tuple[float, float]:
         backward += _has_backward(name, trains_vision, first) * plain + 2 * low + layer.weight.requires_grad * plain
     vision = model.config.vision
     patches = 2.0 * work.pages * work.slots(model) * vision.n_patches * 3 * vision.patch_size**2 * vision.width
-    in_vision, in_text = _attention(model, work)
+    in_vision, in_text = attention_flops(model, work)
     forward += patches + in_vision + in_text
     backward += 2.0 * (trains_vision * in_vision + in_text)
     backward += model.vision.patches.weight.requires_grad * patches

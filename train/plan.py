@@ -14,7 +14,7 @@ from minimllama import PRESETS, MiniMllama, ModelConfig
 from minimllama.nano import resolve_model
 from minimllama.padding import drop_unused_tiles
 from train.activation_bytes import block_bytes
-from train.flops import Work, first_trained, step_flops
+from train.flops import Work, attention_flops, first_trained, step_flops
 from train.plan_sizes import FORMULAS, Sizes, measure, received_bytes, state_bytes
 
 if TYPE_CHECKING:  # a recipe's type alone, so that the arithmetic needs no command line library
@@ -112,7 +112,8 @@ class Memory:
 NOTES = (
     "S: the most of b (2 u + u before), b (u + u before + t) + 4 t after, b (u before + t) + 4 t over all units: u, t "
     "elements, trained ones",
-    "activations: what autograd saves in one block of each kind (counted) x blocks; recomputing keeps inputs only",
+    "activations: what autograd saves in one block of each kind (counted) x blocks; recomputing keeps inputs only, "
+    "selective those and what attention returns; offloading, one block",
     f"logits: answers (at most 1024 at once) x vocabulary x {LOGIT_BYTES} bytes",
     "overlap: with G = 1 gradients take the place of what the backward pass frees; total: all but the overlap",
 )
@@ -131,9 +132,15 @@ def activation_bytes(
     b, keys = dtype.itemsize, pages * vision.max_tiles * vision.tokens_per_tile
     copies = 2 if each["local"].kept else 1
     between = keys * b * (copies * vision.n_features + text.width)  # features and taps side by side, and projected
-    recompute = recipe.compute.checkpoint_activations
-    of = {kind: n * (each[kind].entering if recompute else each[kind].kept) for kind, n in counts.items()}
-    again = max(part.kept for part in each.values()) if recompute else 0.0
+    compute = recipe.compute
+    recompute, is_selective = compute.checkpoint_activations, compute.recompute == "selective"
+    of = {
+        kind: n * (each[kind].entering + is_selective * each[kind].attention if recompute else each[kind].kept)
+        for kind, n in counts.items()
+    }
+    if compute.offload_activations:  # what a block keeps waits on the host
+        of = dict.fromkeys(of, 0.0)
+    again = max(part.kept for part in each.values()) if recompute or compute.offload_activations else 0.0
     in_block = max(each["local"].kept, each["global"].kept)
     positions = min(rows * plan.answers, 1024)
     wide = LOGIT_BYTES if b == 2 else 8  # float32 logits are not copied
@@ -218,7 +225,8 @@ def make_plan(recipe: "RunConfig", plan: PlanConfig) -> str:
     rows = pages * recipe.data.questions_per_image
     work = Work(pages=pages, rows=rows, length=plan.length, answers=rows * plan.answers, tiles=plan.tiles)
     forward, both = (accumulate * flops for flops in step_flops(model, work))
-    executed = both + forward * recipe.compute.checkpoint_activations
+    kept_flops = accumulate * sum(attention_flops(model, work)) * (recipe.compute.recompute == "selective")
+    executed = both + (forward - kept_flops) * recipe.compute.checkpoint_activations
     group = min(plan.group, plan.ranks)
     lines = [
         f"F = {sizes.frozen:,} frozen, T = {sizes.trained:,} trained, U = {sizes.unit:,}, "
