@@ -204,3 +204,8 @@ def leave(code: int) -> NoReturn:
 def restarts() -> int:
     """How often torchrun has started this run again after a failure."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def job() -> str:
+    """What torchrun calls this job, over all its restarts; "" without torchrun."""
+    return os.environ.get("TORCHELASTIC_RUN_ID", "")

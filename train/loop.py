@@ -21,7 +21,7 @@ from train.checkpoint import Progress, Saving, begin_checkpoint, latest_checkpoi
 from train.config import RunConfig, to_toml
 from train.curves import draw_curves
 from train.dataset import Batch
-from train.distributed import World, choose_device, restarts, start, stop
+from train.distributed import World, choose_device, job, restarts, start, stop
 from train.faults import NotFiniteError, StopSignal, only_run, write_report
 from train.flops import Work, device_peak, step_flops
 from train.log import StepLog, read_log, read_validations
@@ -32,6 +32,7 @@ from train.step import train_step
 from train.watch import Watch
 from train.whole import whole_model
 
+JOB = ".job"  # which job of torchrun a run began in: its restarts go on with it
 __all__ = ["Setup", "choose_device", "load_batches", "prepare", "run", "train_step"]
 
 
@@ -198,7 +199,8 @@ def _find_checkpoint(config: RunConfig) -> Path | None:
     """
     folder = config.folder
     found = latest_checkpoint(folder)
-    if (found or (folder / "config.toml").exists()) and config.resume == "none" and not restarts():
+    is_ours = restarts() > 0 and (folder / JOB).is_file() and (folder / JOB).read_text() == job()
+    if (found or (folder / "config.toml").exists()) and config.resume == "none" and not is_ours:
         raise FileExistsError(f'{folder} holds a run already; choose another name, or resume = "auto"')
     return found
 
@@ -210,6 +212,7 @@ def _begin(config: RunConfig, world: World, found: Path | None, signal: StopSign
         progress = load_checkpoint(found, optimizer, recipe, world=world, pages_per_step=setup.items_per_step)
     if world.is_main:
         (config.folder / "config.toml").write_text(recipe, encoding="utf-8")
+        (config.folder / JOB).write_text(job())
     ranks = f" on each of {world.size} ranks, {config.shard.strategy}" if world.size > 1 else ""
     world.say(f"{setup.report}; {setup.n_steps} steps of {setup.items_per_step} pages on {world.device.type}{ranks}")
     if found:

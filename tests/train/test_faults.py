@@ -28,7 +28,7 @@ from train.config import RunConfig, to_toml
 from train.distributed import World
 from train.faults import NotFiniteError, OutOfMemoryError, StopSignal, only_run
 from train.log import read_log
-from train.loop import run
+from train.loop import _find_checkpoint, run
 from train.optim import MasterAdamW
 from train.rehearse import rehearse, worst_batch
 from train.setup import load_batches, prepare
@@ -290,6 +290,22 @@ def test_all_ranks_of_a_second_run_say_why_it_is_refused(make_config: MakeConfig
         said = run_ranks(2, refused, config)
     assert said[0].startswith("another process is training in ")
     assert said[1] == f"rank 0: FileExistsError: {said[0]}"
+
+
+def test_a_restart_goes_on_with_the_run_that_its_own_job_began_and_with_no_other(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under torchrun --max-restarts, a folder that was refused at first is refused at every restart."""
+    config = make_config(resume="none")
+    config.folder.mkdir(parents=True)
+    for name, text in (("config.toml", ""), (".job", "an earlier job")):
+        (config.folder / name).write_text(text)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this job")
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        _find_checkpoint(config)
+    (config.folder / ".job").write_text("this job")
+    assert _find_checkpoint(config) is None  # it began, and was ended before it saved
 
 
 def test_a_folder_is_free_again_when_its_process_is_killed(tmp_path: Path) -> None:
