@@ -120,7 +120,7 @@ def as_seen(image: Image.Image) -> Image.Image:
         image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        if rgba.getextrema()[3] != (255, 255):
+        if rgba.getchannel("A").getextrema() != (255, 255):
             image = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
     return image.convert("RGB")
 
