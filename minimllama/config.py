@@ -46,11 +46,14 @@ class ModelConfig:
             try:
                 fields = json.loads(path.read_text())
                 parts = read_hf(fields) if name == "config.json" else read_meta(fields, unstated)
+                config = cls(vision=parts[0], text=parts[1], image_token_id=parts[2])
             except KeyError as error:
                 raise ValueError(f"{path} lacks the field {error}") from error
             except json.JSONDecodeError as error:
                 raise ValueError(f"{path} is not JSON: {error}") from error
-            return cls(vision=parts[0], text=parts[1], image_token_id=parts[2])
+            except (TypeError, AttributeError, ZeroDivisionError) as error:
+                raise ValueError(f"{path} has a field of another kind than expected: {error}") from error
+            return config
         raise FileNotFoundError(f"no config.json and no params.json in {folder}")
 
     def to_hf(self, dtype: str) -> Json:

@@ -191,6 +191,13 @@ def test_incomplete_and_damaged_files_say_what_is_wrong(tmp_path: Path) -> None:
         ModelConfig.from_folder(written(tmp_path, fields))
     with pytest.raises(ValueError, match=r"config\.json is not JSON"):
         ModelConfig.from_folder(written(tmp_path, "{"))
+    for odd in (
+        [],
+        {**TINY.to_hf("float32"), "text_config": None},
+        {**TINY.to_hf("float32"), "image_token_index": "7"},
+    ):
+        with pytest.raises(ValueError, match=r"config\.json has a field of another kind than expected"):
+            ModelConfig.from_folder(written(tmp_path, json.dumps(odd)))
     (tmp_path / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"no config\.json and no params\.json in"):
         ModelConfig.from_folder(tmp_path)
