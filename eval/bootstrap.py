@@ -175,12 +175,11 @@ def _calibration(y: np.ndarray, probability: np.ndarray, weights: np.ndarray) ->
     return np.abs(per_record @ weights).sum(0) / (weights.sum(0) * y.shape[1])
 
 
-def _draws_of_scores(y: np.ndarray, s: np.ndarray, weights: np.ndarray) -> tuple[dict, dict]:
+def _draws_of_scores(y: np.ndarray, s: np.ndarray, probability: np.ndarray, weights: np.ndarray) -> tuple[dict, dict]:
     ranked = [weighted_ranking(y[:, i : i + 1], s[:, i : i + 1], weights) for i in range(y.shape[1])]
     auc, ap = (np.stack([row[k] for row in ranked]) for k in (0, 1))  # [L, D]
     both, ten = y.any(0) & ~y.all(0), y.sum(0) >= 10
     micro_auc, micro_ap = weighted_ranking(y, s, weights)
-    probability = to_probability(s)
     means = {
         "macro_auc": _mean(auc[both]),
         "macro_auc_10": _mean(auc[both & ten]),
@@ -212,6 +211,7 @@ def bootstrap_intervals(
     n_draws: int = 1000,
     level: float = 0.95,
     seed: int = 0,
+    are_log_odds: bool = False,
 ) -> dict[str, Any]:
     """Intervals of everything in eval.metrics.label_metrics.
 
@@ -221,6 +221,7 @@ def bootstrap_intervals(
         patients: of the N records; records of one patient are drawn together.
         names: of the L labels.
         n_draws, level, seed: of the bootstrap.
+        are_log_odds: of the scores; see eval.metrics.to_probability.
 
     Returns:
         `n_draws`, `level`, `n_patients`, `complete` (see Draws), `means` {metric: [low, high]} and `per_label`
@@ -237,7 +238,8 @@ def bootstrap_intervals(
         more, per_label = _draws_of_predictions(y, np.asarray(y_pred).astype(bool), draws.weights)
         means, fields = means | more, fields | per_label
     if scores is not None:
-        more, per_label = _draws_of_scores(y, np.asarray(scores, float), draws.weights)
+        s = np.asarray(scores, float)
+        more, per_label = _draws_of_scores(y, s, to_probability(s, are_log_odds=are_log_odds), draws.weights)
         means, fields = means | more, fields | per_label
     return {
         "n_draws": n_draws,

@@ -43,11 +43,11 @@ def reliability(y: np.ndarray, s: np.ndarray, n_bins: int = 10, n_draws: int = 1
 
     Args:
         y: bool [N, L].
-        s: log-odds, or probabilities if all lie in [0, 1], float [N, L].
+        s: log-odds, float [N, L].
         n_bins: of equal width, for the curve; the error uses those of eval.metrics.
         n_draws: how often the answers are made to come true, for `chance`.
     """
-    p = to_probability(s)
+    p = to_probability(s, are_log_odds=True)
     which = np.minimum((p * n_bins).astype(int), n_bins - 1)
     bins = []
     for b in range(n_bins):

@@ -90,9 +90,9 @@ def expected_calibration_error(y: np.ndarray, probability: np.ndarray, n_bins: i
     return float(np.abs(observed - predicted).sum() / count.sum())
 
 
-def to_probability(scores: np.ndarray) -> np.ndarray:
-    """Scores inside [0, 1] are taken as probabilities, any others as log-odds."""
-    if scores.min() >= 0 and scores.max() <= 1:
+def to_probability(scores: np.ndarray, *, are_log_odds: bool = False) -> np.ndarray:
+    """Unless they are said to be log-odds, scores that all lie in [0, 1] are taken as probabilities."""
+    if not are_log_odds and scores.min() >= 0 and scores.max() <= 1:
         return scores
     return 1 / (1 + np.exp(-np.clip(scores, -500, 500)))
 
@@ -103,6 +103,8 @@ def label_metrics(
     scores: Any = None,
     names: Sequence[str] | None = None,
     thresholds: Any = None,
+    *,
+    are_log_odds: bool = False,
 ) -> dict[str, Any]:
     """Metrics over a fixed label space.
 
@@ -113,6 +115,7 @@ def label_metrics(
             out.
         names: of the L labels; "0", "1", ... if None.
         thresholds: [L], reported per label beside the predictions that they made.
+        are_log_odds: of the scores; see `to_probability`.
 
     Returns:
         `n`, `n_labels`, `n_undefined` (labels without positives or without negatives), `per_label`, and
@@ -150,7 +153,8 @@ def label_metrics(
             raise ValueError("scores must be finite")
         for i, name in enumerate(labels):
             per_label[name] |= _score_metrics(y[:, i], s[:, i])
-        result |= _score_means(y, s, [per_label[name] for name in labels])
+        probability = to_probability(s, are_log_odds=are_log_odds)
+        result |= _score_means(y, s, probability, [per_label[name] for name in labels])
     if thresholds is not None:
         for name, threshold in zip(labels, thresholds, strict=True):
             per_label[name]["threshold"] = float(threshold) if np.isfinite(threshold) else None  # JSON has no infinity
@@ -167,8 +171,7 @@ def _prediction_means(y: np.ndarray, p: np.ndarray, rows: list[dict[str, Any]], 
     }
 
 
-def _score_means(y: np.ndarray, s: np.ndarray, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    probability = to_probability(s)
+def _score_means(y: np.ndarray, s: np.ndarray, probability: np.ndarray, rows: list[dict[str, Any]]) -> dict[str, Any]:
     defined = 0 < y.sum() < y.size
     common = [row for row in rows if row["n_pos"] >= 10 and row["auc"] is not None]
     return {

@@ -130,14 +130,19 @@ def _score_protocol(
     patients = [line["patient_id"] for line in lines]
 
     def measured(p: np.ndarray | None, s: np.ndarray | None, t: np.ndarray | None = None) -> dict[str, Any]:
-        metrics = label_metrics(y, p, s, label_set.codes, t)
+        metrics = label_metrics(y, p, s, label_set.codes, t, are_log_odds=True)
         if config.bootstrap:
-            metrics["intervals"] = bootstrap_intervals(y, p, s, patients, label_set.codes, n_draws=config.bootstrap)
+            metrics["intervals"] = bootstrap_intervals(
+                y, p, s, patients, label_set.codes, n_draws=config.bootstrap, are_log_odds=True
+            )
         return metrics
 
     result = {"from_scores": measured(predicted, scores, thresholds), "n_left_out": n_all - len(lines)}
     if kind != "yes_no":  # likelihoods of names are no probabilities of labels
-        result["from_scores"] |= {"brier": None, "ece": None}
+        undefined = {"brier": None, "ece": None}
+        result["from_scores"] |= undefined
+        if config.bootstrap:
+            result["from_scores"]["intervals"]["means"] |= undefined
     task = "statements" if protocol in GROUPS else protocol
     if all(task in line["texts"] for line in lines):
         words, unparsed = text_matrix(lines, protocol, label_set)

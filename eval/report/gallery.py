@@ -51,7 +51,7 @@ def _marks(model: Scored) -> tuple[list[float], str]:
         marks = [judge(line["truth"]["report"], line["texts"]["report"]["text"]).score for line in model.lines]
         return marks, f"the report's score by the judge '{report['judge']}'"
     part = list(model.parts.values())[-1]
-    distance = np.abs(to_probability(part.s) - part.y).mean(1)
+    distance = np.abs(to_probability(part.s, are_log_odds=True) - part.y).mean(1)
     by_id = {line["id"]: -float(value) for line, value in zip(part.lines, distance, strict=True)}
     return [by_id.get(line["id"], -1.0) for line in model.lines], "the distance of all probabilities from the truth"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from eval.bootstrap import bootstrap_intervals, draw_patients, mean_interval, percentile_interval, weighted_ranking
-from eval.metrics import label_metrics
+from eval.metrics import label_metrics, to_probability
 
 
 def case(seed: int, n: int = 40, n_labels: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -31,7 +31,7 @@ def test_every_draw_has_the_metrics_of_its_repeated_records(seed: int) -> None:
     import eval.bootstrap as module
 
     means_p, label_p = module._draws_of_predictions(y, p, draws.weights)
-    means_s, label_s = module._draws_of_scores(y, s, draws.weights)
+    means_s, label_s = module._draws_of_scores(y, s, to_probability(s), draws.weights)
     for d in range(20):
         rows = repeated(draws.weights, d)
         wanted = label_metrics(y[rows], p[rows], s[rows])

@@ -7,9 +7,9 @@ from eval.calibration import reliability
 
 
 def test_bins_hold_every_pair_once_and_say_what_came_true() -> None:
-    p = np.array([[0.05, 0.05], [0.55, 1.0]])
+    p = np.array([[0.05, 0.05], [0.55, 1 - 1e-12]])
     y = np.array([[False, True], [True, True]])
-    found = reliability(y, p, n_bins=10, n_draws=3)
+    found = reliability(y, np.log(p / (1 - p)), n_bins=10, n_draws=3)
     assert [one.seen.whole for one in found.bins] == [2, 0, 0, 0, 0, 1, 0, 0, 0, 1]
     assert (found.bins[0].said, found.bins[0].seen.part) == (pytest.approx(0.05), 1)
     assert found.bins[1].said is None
@@ -25,6 +25,12 @@ def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
 def test_what_comes_true_as_often_as_said_is_calibrated_about_19_times_in_20() -> None:
     calm = sum(reliability(*draw(seed)).is_calibrated for seed in range(20))
     assert 17 <= calm <= 20  # fewer than 17 of 20 at 0.95 each: 1.6 %
+
+
+def test_log_odds_that_all_lie_in_the_unit_interval_are_log_odds() -> None:
+    found = reliability(np.array([[True], [False]]), np.zeros((2, 1)), n_draws=3)
+    assert found.bins[5].said == 0.5
+    assert found.ece == 0
 
 
 def test_overconfidence_is_not_calibrated() -> None:

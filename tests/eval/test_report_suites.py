@@ -37,8 +37,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ReportConfig:
     (folder / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "test.config.json").write_text(json.dumps(note))
     score(ScoreConfig(predictions=folder / "test.jsonl", bootstrap=5, out=folder / "scores.json"))
-    pairs = {"scores": (f"m={folder / 'scores.json'}",), "predictions": (f"m={folder / 'test.jsonl'}",)}
-    return ReportConfig(**pairs, draws=5, pages=4, out=folder / "report.html")
+    scores, predictions = (f"m={folder / 'scores.json'}",), (f"m={folder / 'test.jsonl'}",)
+    return ReportConfig(scores=scores, predictions=predictions, draws=5, pages=4, out=folder / "report.html")
 
 
 def test_published_pictures_stand_beside_their_questions_and_answers(config: ReportConfig) -> None:

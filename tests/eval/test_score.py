@@ -232,3 +232,17 @@ def test_records_that_train_a_model_choose_no_thresholds(predictions: dict[str, 
     held.with_suffix(".config.json").write_text(json.dumps({**note, "split": "train"}))
     with pytest.raises(ValueError, match="of the split that trains a model: no source of thresholds"):
         score(ScoreConfig(predictions=predictions["base-test"], validation=held, out=tmp_path / "s.json"))
+
+
+def test_log_odds_are_no_probabilities_even_if_all_lie_in_the_unit_interval(
+    predictions: dict[str, Path], tmp_path: Path
+) -> None:
+    lines = [json.loads(line) for line in predictions["base-test"].read_text().splitlines()]
+    for line in lines:
+        line["log_odds"] = {name: dict.fromkeys(odds, 0.0) for name, odds in line["log_odds"].items()}
+    own = tmp_path / "p.jsonl"
+    own.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    own.with_suffix(".config.json").write_text(predictions["base-test"].with_suffix(".config.json").read_text())
+    found = score(ScoreConfig(predictions=own, bootstrap=3, out=tmp_path / "s.json"))["protocols"]["superclass"]
+    assert found["from_scores"]["brier"] == 0.25  # of a probability of one half, whatever is true
+    assert found["from_scores"]["intervals"]["means"]["brier"] == [0.25, 0.25]
