@@ -65,14 +65,20 @@ def find_files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
     """All files below a folder whose names end so, in order of their paths; linked folders are entered, each once."""
     found: list[Path] = []
     seen: set[str] = set()
-    for here, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(here)
+    own, linked = [(str(folder), os.path.realpath(folder))], []  # how a folder was reached, and where it is
+    while own or linked:
+        here, real = own.pop() if own else linked.pop(linked.index(min(linked)))
         if real in seen:
-            folders.clear()
             continue
         seen.add(real)
-        folders.sort(key=lambda name: (os.path.islink(os.path.join(here, name)), name))
-        found += [Path(here, name) for name in names if name.endswith(endings)]
+        with os.scandir(here) as entries:
+            for entry in entries:
+                if not entry.is_dir():
+                    found += [Path(entry.path)] if entry.name.endswith(endings) else []
+                elif entry.is_symlink():
+                    linked.append((entry.path, os.path.realpath(entry.path)))
+                else:
+                    own.append((entry.path, f"{real}/{entry.name}"))
     return sorted(found)
 
 

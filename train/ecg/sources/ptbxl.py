@@ -28,7 +28,8 @@ class PtbxlSource(IndexedSource[EcgRecord]):
         hz: 100 or 500, which of the two files.
         likelihood: a diagnostic statement applies from this likelihood on (percent). 0 takes every statement that
             is there, as the benchmark does: a likelihood of 0 means "not stated", not "absent". 50 is strict.
-            Form and rhythm statements have no likelihood and apply when they are there.
+            Form and rhythm statements, and the four that are diagnostic and form, apply when they are there: their
+            likelihood is 0 for most.
         check: refuse records whose limb leads contradict each other.
         index: folder of the index; the root if empty.
         progress: told how far the index is.
