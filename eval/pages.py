@@ -3,6 +3,7 @@
 All chance comes from the record's id, so a page depends neither on its batch nor on who else is asked.
 """
 
+import math
 import zlib
 from dataclasses import replace
 from typing import Any
@@ -60,17 +61,30 @@ def _derangement(n: int, rng: np.random.Generator) -> np.ndarray:
     return order
 
 
+def _years(record: EcgRecord) -> float | None:
+    """The age that a record states; None if it states none, or NaN, which is how tables write that."""
+    stated = record.meta.get("age")
+    try:
+        years = math.nan if stated is None else float(stated)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"record {record.record_id}: age={stated!r} is no number of years") from error
+    return None if math.isnan(years) else years
+
+
 def about(record: EcgRecord, page: Page, page_name: str) -> dict[str, Any]:
     """What is known of a record besides its truth, for subgroups; None for what its source does not say.
 
     `age` is in years, 90 for "over 89". `quality` is "disturbed" where the source notes drift, noise or bad electrodes,
     "undisturbed" where it keeps such notes and has none. `page` is the style's name and `layout` what was drawn.
+
+    Raises:
+        ValueError: if the age is no number.
     """
     meta = record.meta
-    age = 90.0 if meta.get("age_over_89") else meta.get("age")
+    age = 90.0 if meta.get("age_over_89") else _years(record)
     values = {
         "sex": meta.get("sex"),
-        "age": None if age is None else float(age),
+        "age": age,
         "device": meta.get("device"),
         "site": meta.get("site"),
         "quality": meta.get("quality") or _quality(meta),

@@ -226,8 +226,11 @@ def _said(about: Mapping[str, str]) -> str:
     return next(iter(about.values())) if same else "; ".join(f"{name}: {text}" for name, text in about.items())
 
 
-def _thresholds(n: int | None) -> str:
-    return "none without validation records" if n is None else f"thresholds with the best F1 on {n} validation records"
+def thresholds_note(models: Mapping[str, Mapping[str, Any]]) -> str:
+    """Where every model's F1 and Hamming loss come from."""
+    held = {name: scores["n_validation"] for name, scores in models.items()}
+    best = "thresholds with the best F1 on {} validation records"
+    return _said({k: "none without validation records" if n is None else best.format(n) for k, n in held.items()})
 
 
 def _about_reports(models: Mapping[str, Mapping[str, Any]]) -> str:
@@ -268,10 +271,9 @@ def table_text(models: Mapping[str, Mapping[str, Any]]) -> str:
     words = ""
     if first["protocols"]:
         kinds = {name: SCORE_WORDS[scores.get("scores", "yes_no")] for name, scores in models.items()}
-        held = {name: _thresholds(scores["n_validation"]) for name, scores in models.items()}
         words = (
-            f"AUC: macro over labels, from {_said(kinds)}. F1 and Hamming loss: {_said(held)}; 'of words': labels "
-            "parsed from generated answers."
+            f"AUC: macro over labels, from {_said(kinds)}. F1 and Hamming loss: {thresholds_note(models)}; 'of words': "
+            "labels parsed from generated answers."
         )
     parts.append((words + _about_reports(models)).strip())
     return "\n".join(parts if any(parts) else [f"{_records(first, first['n_records'])}: nothing to score"])

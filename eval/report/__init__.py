@@ -79,7 +79,7 @@ class ReportConfig:
 def _contents(config: ReportConfig, models: Sequence[Scored], elsewhere: Sequence[Elsewhere]) -> dict[str, Html]:
     """The inside of every section."""
     last, name = models[-1], models[-1].name
-    explained = {} if config.explain is None else gallery.load_explained(config.explain)
+    explained = {} if config.explain is None else gallery.load_explained(config.explain, last.settings)
     held = f"python -m eval report ... --validation {name}=VALIDATION.jsonl"
     predicted = "python -m eval predict ..."
     other_pages = (

@@ -9,7 +9,7 @@ from eval.findings import NOT_CODED, Watched, watch, watched_codes
 from eval.operating import Point, Share, operating_points, point_at
 from eval.report.html import Html, element, grouped_table, joined, number, share, table, with_interval
 from eval.report.models import Part, Scored
-from eval.tables import COLUMNS, HEADINGS, NAMES, brief, paper_table, rows_of
+from eval.tables import COLUMNS, HEADINGS, NAMES, brief, paper_table, rows_of, thresholds_note
 
 
 def table_one(models: Sequence[Scored]) -> Html:
@@ -22,12 +22,7 @@ def table_one(models: Sequence[Scored]) -> Html:
         rows = [[row.name, *(row.shown(column) for column in COLUMNS)] for row in rows_of(scores, protocol)]
         parts += [element("h3", NAMES.get(protocol, protocol)), element("p", note, class_="small")]
         parts.append(table(("model", *HEADINGS), rows, is_wide=True))
-    held = models[0].scores["n_validation"]
-    where = (
-        "No thresholds: scored without validation records."
-        if held is None
-        else f"Thresholds from {held} validation records."
-    )
+    where = f"F1 and Hamming loss: {thresholds_note(scores)}."
     return joined([*parts, element("p", where, class_="small"), element("pre", paper_table(scores))])
 
 

@@ -20,17 +20,26 @@ from train.ecg import LEADS, STYLES, EcgRecord
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def load_explained(folder: Path) -> dict[str, list[dict[str, Any]]]:
+def load_explained(folder: Path, settings: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """The cases of `python -m eval explain`, by the record's id.
+
+    Args:
+        folder: that it wrote.
+        settings: of the predictions beside which they are shown.
 
     Raises:
         FileNotFoundError: if explain.json or a picture that it names is not there.
-        ValueError: if a picture is outside of the folder, or no PNG file.
+        ValueError: if another model was explained, or on other pages; if a picture is outside of the folder, or no
+            PNG file.
     """
     if not (folder / "explain.json").is_file():
         raise FileNotFoundError(f"--explain: no file {folder / 'explain.json'}; python -m eval explain makes one")
     found: dict[str, list[dict[str, Any]]] = {}
-    for case in json.loads((folder / "explain.json").read_text())["cases"]:
+    explained = json.loads((folder / "explain.json").read_text())
+    same = ("model", "adapter", "suite", "split", "seed", "distort", "semantics")
+    if differing := [k for k in same if k in settings and explained["settings"][k] != settings[k]]:
+        raise ValueError(f"--explain: {folder} was made with another {', '.join(differing)} than the last model's")
+    for case in explained["cases"]:
         if case["heat"] is not None:
             path = folder / case["heat"]
             if path.resolve().parent != folder.resolve():

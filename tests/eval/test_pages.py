@@ -79,6 +79,14 @@ def test_what_is_known_of_a_record_is_what_its_source_says() -> None:
     }
 
 
+def test_an_age_of_nan_is_unknown_and_one_that_is_no_number_is_refused() -> None:
+    page = page_of(record(), NANO)
+    assert about(replace(record(), meta={"age": float("nan")}), page, "nano")["age"] is None
+    assert about(replace(record(), meta={"age": "61"}), page, "nano")["age"] == 61.0
+    with pytest.raises(ValueError, match="age='61Y' is no number of years"):
+        about(replace(record(), meta={"age": "61Y"}), page, "nano")
+
+
 def test_a_kind_that_there_is_not_is_refused_and_the_others_are_listed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"distort='fog' is not one of clean, scan, .*, shuffled_leads, blank_page"):
         predict_config(tmp_path, tmp_path / "p.jsonl", distort="fog")

@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -75,7 +76,9 @@ def config(
     leads = {"I": {"attention": 0.125, "occlusion": -1.5}, "V6": {"attention": 0.0625, "occlusion": 2.25}}
     first = read_predictions(predictions["tuned-test"])[0]["id"]
     case = {"id": first, "label": "IMI", "log_odds": 0.75, "heat": "heat.png", "leads": leads}
-    (folder / "explained" / "explain.json").write_text(json.dumps({"cases": [case]}))
+    told = {"model": str(checkpoint), "adapter": str(adapter), "suite": "simulated", "split": "test", "seed": 5}
+    told |= {"distort": "clean", "semantics": "meta"}
+    (folder / "explained" / "explain.json").write_text(json.dumps({"settings": told, "cases": [case]}))
     return ReportConfig(
         scores=tuple(f"{shown}={folder / name}.json" for shown, name in pairs.items()),
         predictions=tuple(f"{shown}={predictions[f'{name}-test']}" for shown, name in pairs.items()),
@@ -169,8 +172,6 @@ def test_every_section_is_there_and_none_is_empty_when_everything_is_given(page:
 
 
 def test_what_is_missing_is_said_with_the_command_that_fills_it(config: ReportConfig, html: str) -> None:
-    from dataclasses import replace
-
     out = config.out.with_name("less.html")
     less = write_report(
         replace(config, validation=(), robustness=(), explain=None, run=None, out=out, pages=0)
@@ -201,9 +202,16 @@ def test_every_label_with_both_outcomes_has_a_roc_chart_and_training_its_loss(
 # refusal
 
 
-def test_pages_of_another_model_are_no_robustness(config: ReportConfig, checkpoint: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
+def test_heat_maps_of_another_model_are_refused(config: ReportConfig, tmp_path: Path) -> None:
+    assert config.explain is not None
+    told = json.loads((config.explain / "explain.json").read_text())
+    told["settings"]["adapter"] = ""
+    (tmp_path / "explain.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="was made with another adapter than the last model's"):
+        write_report(replace(config, explain=tmp_path, out=tmp_path / "r.html"))
 
+
+def test_pages_of_another_model_are_no_robustness(config: ReportConfig, checkpoint: Path, tmp_path: Path) -> None:
     other = run_predict(predict_config(checkpoint, tmp_path / "x.jsonl", seed=6, texts=(), distort="blank_page"))
     with pytest.raises(ValueError, match=r"--robustness x: .* is of none of base, tuned"):
         write_report(replace(config, robustness=(f"x={other}",), out=tmp_path / "r.html"))
@@ -223,8 +231,6 @@ def test_settings_out_of_range_are_refused(changes: dict, message: str) -> None:
 
 
 def test_nothing_is_overwritten_and_names_must_match(config: ReportConfig, html: str) -> None:
-    from dataclasses import replace
-
     with pytest.raises(FileExistsError, match=r"report.html exists"):
         write_report(config)
     other = replace(config, out=config.out.with_name("other.html"), predictions=config.predictions[:1])
