@@ -116,11 +116,21 @@ class LoraLinear(nn.Linear):
         alpha: the update is scaled by alpha / r, or alpha / sqrt(r) with `rslora` (arXiv:2312.03732).
         dropout: probability, on the adapter's input only.
         rslora: see alpha.
+        generator: of A's first values, on the CPU whatever device the base is on; torch's default one if None.
     """
 
     share_inputs = True  # of all such layers; see `together`
 
-    def __init__(self, base: nn.Linear, r: int, alpha: float, dropout: float, *, rslora: bool = False) -> None:
+    def __init__(
+        self,
+        base: nn.Linear,
+        r: int,
+        alpha: float,
+        dropout: float,
+        *,
+        rslora: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
         if type(base) is not nn.Linear:
             raise TypeError(f"adapters go on plain linear layers, not on a {type(base).__name__}")
         nn.Module.__init__(self)
@@ -129,9 +139,11 @@ class LoraLinear(nn.Linear):
         self.r, self.alpha, self.dropout, self.rslora = r, alpha, dropout, rslora
         self.scale = alpha / (math.sqrt(r) if rslora else r)
         device = base.weight.device
-        self.lora_A = nn.Parameter(torch.empty(r, base.in_features, device=device))
+        first = torch.empty(r, base.in_features, device="meta" if device.type == "meta" else "cpu")
+        if device.type != "meta":
+            nn.init.kaiming_uniform_(first, a=math.sqrt(5), generator=generator)
+        self.lora_A = nn.Parameter(first.to(device))
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, r, device=device))
-        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Linear gives it
         """input: [..., D] -> [..., O]."""

@@ -82,13 +82,12 @@ def add_adapters(model: MiniMllama, names: Sequence[str], config: TuneConfig) ->
     """
     refuse_adapters(model)
     model.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):  # so that the caller's random state stays as it was
-        torch.manual_seed(config.seed)
-        for name in names:
-            base = model.get_submodule(name)
-            assert isinstance(base, torch.nn.Linear)
-            adapted = LoraLinear(base, config.r, config.alpha, config.dropout, rslora=config.rslora)
-            replace_module(model, name, adapted.train(base.training))
+    generator = torch.Generator().manual_seed(config.seed)  # its own: a GPU's may be seeded for this rank's dropout
+    for name in names:
+        base = model.get_submodule(name)
+        assert isinstance(base, torch.nn.Linear)
+        adapted = LoraLinear(base, config.r, config.alpha, config.dropout, rslora=config.rslora, generator=generator)
+        replace_module(model, name, adapted.train(base.training))
 
 
 def _lora(model: MiniMllama, config: TuneConfig) -> None:

@@ -129,6 +129,20 @@ def test_first_values_depend_on_the_seed_only_and_leave_the_callers_randomness_a
     assert not torch.equal(first_a(2), first)
 
 
+def test_no_global_generator_is_seeded_because_a_gpus_dropout_would_be_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    bound = 1 / model.projector.in_features**0.5  # a = sqrt(5) makes it one over the root of the inputs
+    torch.manual_seed(TUNE.seed)
+    expected = torch.empty(TUNE.r, model.projector.in_features).uniform_(-bound, bound)
+
+    def refuse(seed: int) -> None:
+        raise AssertionError(f"torch.manual_seed({seed}) seeds every device")
+
+    monkeypatch.setattr(torch, "manual_seed", refuse)
+    apply_tuning(model, replace(TUNE, targets=("projector",)))
+    torch.testing.assert_close(model.projector.lora_A, expected, check_device=True, rtol=1e-6, atol=0)
+
+
 def test_adapters_are_float32_beside_a_bfloat16_base() -> None:
     model = tiny_model().bfloat16()
     apply_tuning(model, TUNE)
