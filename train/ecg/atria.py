@@ -9,7 +9,7 @@ Shapes: L = 12 leads, M milliseconds of the recording, W milliseconds of a beat.
 import numpy as np
 from scipy.ndimage import uniform_filter1d
 
-from train.ecg.detect import BEFORE, Beats, middle_mean
+from train.ecg.detect import BEFORE, SMOOTHING_MS, Beats, middle_mean
 from train.ecg.waves import Waves
 
 _FIBRILLATION_HZ, _FLUTTER_MS, _SINUS_MS = (4.0, 10.0), (176, 252), (400, 1300)
@@ -18,6 +18,7 @@ _FLUTTER_MV = 0.024  # the same of flutter waves, which are not buried in noise
 _LEAST_MV = 0.012  # rms of atrial waves; noise is not counted where it is averaged out
 _ALONE = 0.3  # correlation of dissociated waves with the next ones
 _REPEATS = 0.6  # correlation of a wave with the next one
+_LOCKED = 0.1  # of a wave: how far from whole the number of flutter waves of a beat may be
 
 
 def left_over(beats: Beats) -> np.ndarray:
@@ -53,16 +54,20 @@ def fibrillates(beats: Beats) -> float | None:
 
 
 def flutters(waves: Waves) -> float | None:
-    """Waves per minute if the line never rests from QRS to QRS, and some lead repeats itself; None if not."""
+    """Waves per minute if the line never rests from QRS to QRS, and some lead repeats itself; None if not.
+
+    A whole number of waves goes to a beat: a T and a P wave look like two of them, but not where the next is due.
+    """
     lags = np.arange(*_FLUTTER_MS, 2)
+    lags = lags[np.abs(waves.after / lags - np.rint(waves.after / lags)) < _LOCKED]
     first, last = waves.off + 30, min(round(waves.on + waves.after) - 30, waves.beat.shape[1])
-    if last - first < 2.2 * lags[0] or not waves.never_rests():
+    if not len(lags) or last - first < 2.2 * lags[0] or not waves.never_rests():
         return None
     best, found = _REPEATS, None
     for lead in waves.beat[:, first:last]:
         if np.isnan(lead).any() or np.std(lead) < _FLUTTER_MV:
             continue
-        lead = np.gradient(uniform_filter1d(lead, 15))
+        lead = np.gradient(uniform_filter1d(lead, SMOOTHING_MS))
         for lag in lags:
             if len(lead) < 2.2 * lag:
                 continue

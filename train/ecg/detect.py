@@ -17,7 +17,7 @@ from scipy.signal import find_peaks, resample_poly
 
 BEFORE, AFTER = 420, 700  # ms of a beat around its QRS
 REFRACTORY = 230  # ms: no heart beats twice within; 260 beats a minute
-_SMOOTHING_MS = 20  # a mean over them silences mains hum of 50 Hz, and nearly that of 60 Hz
+SMOOTHING_MS = 20  # a mean over them silences mains hum of 50 Hz, and nearly that of 60 Hz
 _QUIET = 2e-3  # mV/ms: the slope that lines have anyway
 _SHAPE = 60  # ms around the QRS that are compared
 _ALIKE = 0.8  # correlation of slopes from which on two beats are of one kind
@@ -102,7 +102,7 @@ def _without_spikes(values: np.ndarray, hz: float) -> tuple[np.ndarray, np.ndarr
 
 def slopes(signal: np.ndarray) -> np.ndarray:
     """Smoothed slope, mV/ms [.., M]."""
-    return np.gradient(uniform_filter1d(signal, _SMOOTHING_MS, axis=-1, mode="nearest"), axis=-1)
+    return np.gradient(uniform_filter1d(signal, SMOOTHING_MS, axis=-1, mode="nearest"), axis=-1)
 
 
 def _find(slope: np.ndarray) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Atrial activity of known rate among beats."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from tests.train.ecg.simulated import as_drawn, clean
 from train.ecg import simulate_ecg
 from train.ecg.atria import beats_alone, fibrillates, left_over
 from train.ecg.detect import find_beats
+from train.ecg.record import read_record
 from train.ecg.signal import measure
 
 # equation
@@ -47,6 +50,18 @@ def test_sinus_rhythm_has_the_atrial_rate_of_its_beats_and_does_not_undulate(nam
         m = as_drawn(name, seed)[1]
         assert m["atrial_rate"] == m["heart_rate"]
         assert not m["undulates"]
+
+
+def test_a_ramp_from_t_to_p_is_no_flutter(shared: Path) -> None:
+    record = shared / "data" / "ptbdb_s0010_re" / "s0010_re"
+    if not record.with_suffix(".hea").exists():
+        pytest.skip("no real record beside the reference files")
+    signal, hum = read_record(record).signal, 0.05 * np.sin(2 * np.pi * 0.05 * np.arange(10_000))
+    for added in (0, hum):
+        found = measure(
+            (signal[:, 10_000:20_000] + added).astype(np.float32), 1000
+        )  # T, then P 216 ms later; RR is 728
+        assert (found["undulates"], found["p_before_qrs"]) == (False, True)
 
 
 def test_two_flutter_waves_for_each_beat_cannot_be_told() -> None:
