@@ -121,7 +121,8 @@ def _settings(ablation: Ablation, run: OneRun, processes: int) -> dict[str, obje
     recipe = json.loads(json.dumps(asdict(run.recipe)))
     if run.seed is None:  # nothing else of the recipe reaches a model that is not trained
         recipe = {"model": recipe["model"], "semantics": recipe["semantics"], "page": recipe["data"]["page"]}
-    return {"recipe": recipe, "score": asdict(ablation.score), "processes": processes}
+    scoring = {k: list(v) if k == "options" else v for k, v in asdict(ablation.score).items() if k != "options" or v}
+    return {"recipe": recipe, "score": scoring, "processes": processes}
 
 
 def find_finished(ablation: Ablation, run: OneRun, processes: int, folders: Sequence[Path]) -> list[Path]:

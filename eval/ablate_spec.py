@@ -36,6 +36,7 @@ class Scoring:
     Attributes:
         suite: of SUITES.
         root: its folder; "" for one that reads none.
+        options: of its source, as for `eval predict`.
         n_test, n_validation, seed: of a simulated suite; 0 for the others.
         dtype, device: of the scoring.
         bootstrap: draws of patients.
@@ -43,6 +44,7 @@ class Scoring:
 
     suite: str = "simulated"
     root: str = ""
+    options: tuple[str, ...] = ()
     n_test: int = 0
     n_validation: int = 0
     seed: int = 0
@@ -205,6 +207,7 @@ def score_commands(
     common = [*(ranks if processes > 1 else []), "eval", "predict", *model, "--suite", score.suite]
     common += ["--page", recipe.data.page, "--semantics", recipe.semantics, "--dtype", score.dtype]
     common += ["--device", score.device, "--texts", *(["--root", score.root] if score.root else [])]
+    common += ["--options", *score.options] if score.options else []
     commands = []
     for split, n in (("validate", score.n_validation), ("test", score.n_test)):
         drawn = ["--n", str(n), "--seed", str(score.seed)] if n else []

@@ -89,15 +89,16 @@ class BenchmarkSource:
         root: see `find_items`.
         configuration: of CONFIGURATIONS.
         split: items that name no split are in "test", the only one that ECGBench has.
+        index: folder of the index; that of the items if empty.
     """
 
     name = "ecgbench"
 
-    def __init__(self, root: str | None, configuration: str, split: str = "test") -> None:
+    def __init__(self, root: str | None, configuration: str, split: str = "test", index: str = "") -> None:
         if root is None:
             raise ValueError(f"suite {configuration} needs the folder of ECGBench: --root")
         items, images = find_items(Path(root), configuration)
-        opened = open_source("conversations", items, split, split_of_all="test", images=str(images))
+        opened = open_source("conversations", items, split, split_of_all="test", images=str(images), index=index)
         assert isinstance(opened, ConversationsSource)
         self._pictures = opened
         counts = [len(opened.index.record(split, i)[1]["items"]) for i in range(len(opened))]

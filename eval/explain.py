@@ -45,6 +45,7 @@ class ExplainConfig:
         adapter: a PEFT folder; "" for the model as it is.
         suite: of SUITES.
         root: the suite's folder, if it has one.
+        options: of the suite's source, as for `eval predict`.
         split: "train", "validate" or "test".
         n, seed: of the simulated suite; its own if None.
         page: of STYLES; fitted to the model's tiles if empty.
@@ -62,6 +63,7 @@ class ExplainConfig:
     adapter: str = ""
     suite: str = "simulated"
     root: str | None = None
+    options: tuple[str, ...] = ()
     split: str = "test"
     n: int | None = None
     seed: int | None = None
@@ -202,7 +204,7 @@ def explain_record(
 
 
 def _records(config: ExplainConfig) -> Iterator[EcgRecord]:
-    source = SUITES[config.suite].open(config.root, config.split, config.n, config.seed)
+    source = SUITES[config.suite].open(config.root, config.split, config.n, config.seed, config.options)
     wanted = set(config.ids)
     for index in range(len(source)):
         record = source[index]
@@ -252,7 +254,8 @@ def _cases(config: ExplainConfig, records: Sequence[EcgRecord], predictor: Predi
 
 
 def _settings(config: ExplainConfig) -> dict[str, Any]:
-    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
+    named = {k: v for k, v in asdict(config).items() if k != "options" or v}
+    return {k: str(v) if isinstance(v, Path) else v for k, v in named.items()}
 
 
 def run_explain(config: ExplainConfig) -> Path:

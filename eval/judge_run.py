@@ -47,7 +47,8 @@ def _pages(config: JudgeRunConfig, settings: dict[str, Any], lines: Sequence[dic
     """The very pages that the model saw: of its style, with its distortion; published pictures as they are."""
     styles = {line["id"]: line.get("about", {}).get("page") for line in lines}
     root = config.root or settings["root"]
-    source = SUITES[settings["suite"]].open(root, settings["split"], settings["n"], settings["seed"])
+    options = settings.get("options", ())
+    source = SUITES[settings["suite"]].open(root, settings["split"], settings["n"], settings["seed"], options)
     pages = {}
     for record in (source[i] for i in range(len(source))):
         if record.record_id not in styles:

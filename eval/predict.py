@@ -39,6 +39,8 @@ class PredictConfig:
         adapter: a PEFT folder; "" for the model as it is.
         suite: of SUITES.
         root: the suite's folder, if it has one.
+        options: of the suite's source, such as amplitude=0.5 (train.ecg.sources); index=FOLDER if the root cannot be
+            written to.
         split: "train", "validate" or "test".
         n, seed: of the simulated suite; its own if None.
         page: of STYLES; fitted to the model's tiles if empty.
@@ -59,6 +61,7 @@ class PredictConfig:
     adapter: str = ""
     suite: str = "simulated"
     root: str | None = None
+    options: tuple[str, ...] = ()
     split: str = "test"
     n: int | None = None
     seed: int | None = None
@@ -222,9 +225,11 @@ def run_predict(config: PredictConfig) -> Path:
         FileExistsError: if the file was made with other settings.
     """
     suite = SUITES[config.suite]
-    source = suite.open(config.root, config.split, config.n, config.seed)
+    source = suite.open(config.root, config.split, config.n, config.seed, config.options)
     settings = {k: v for k, v in asdict(config).items() if k not in ("out", "batch", "device", "shard")}
     settings["texts"] = config.tasks
+    if not config.options:
+        del settings["options"]
     if note := suite.size_note(len(source), config.split, config.n):
         say(f"suite {suite.name}: {note}")
     part, parts = parse_shard(config.shard)

@@ -20,7 +20,7 @@ from eval.likelihood import SCORES
 from eval.metrics import best_f1_thresholds, label_metrics
 from eval.predict import read_predictions
 from eval.pulse import label_set_metrics, labels_of_golden, labels_of_text
-from eval.suites import SUITES, Suite
+from eval.suites import SUITES, Suite, deciding_options
 from train.ecg import LABEL_SETS, LabelSet
 
 Line = dict[str, Any]
@@ -221,6 +221,21 @@ def _read_once(path: Path) -> list[Line]:
     return lines
 
 
+def check_comparable(models: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a table over different records.
+
+    Raises:
+        ValueError: if suite, split, n, seed or options are not the same, or a file of predictions was not finished.
+    """
+    keys = ("suite", "split", "n", "seed", "root")
+    seen = {
+        name: (*(s["settings"][key] for key in keys), *deciding_options(s["settings"]), s["n_records"])
+        for name, s in models.items()
+    }
+    if len(set(seen.values())) > 1:
+        raise ValueError(f"scored on different records: {seen}")
+
+
 def check_validation(path: Path, held: Sequence[Line], lines: Sequence[Line], settings: Mapping[str, Any]) -> None:
     """Refuse predictions that are no source of thresholds for others.
 
@@ -233,7 +248,10 @@ def check_validation(path: Path, held: Sequence[Line], lines: Sequence[Line], se
         ValueError: if they are of another model, of patients that are reported, or of those that train it.
     """
     other = _settings(path)
-    if differing := [k for k in ("model", "adapter", "suite", "page", "semantics") if other[k] != settings[k]]:
+    differing = [k for k in ("model", "adapter", "suite", "page", "semantics") if other[k] != settings[k]]
+    if deciding_options(other) != deciding_options(settings):
+        differing.append("choice of options")
+    if differing:
         raise ValueError(f"{path} was made with another {', '.join(differing)}: no source of thresholds")
     if other["split"] == "train":
         raise ValueError(f"{path} is of the split that trains a model: no source of thresholds")

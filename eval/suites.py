@@ -4,6 +4,8 @@ Three kinds of records: simulated patients; signals of a published data set, dra
 pictures and questions of ECGBench (https://huggingface.co/datasets/PULSE-ECG/ECGBench), used as they are.
 """
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,29 @@ METRICS = {
     "arena": "judge 0-100 (protocol arena), constant and copied answer",
     "": "macro AUC from scores; F1, Hamming loss from thresholds and from words",
 }
+
+
+def read_options(chosen: Sequence[str]) -> dict[str, Any]:
+    """("amplitude=0.5", "index=/tmp") -> {"amplitude": 0.5, "index": "/tmp"}; what is no number or bool is text.
+
+    Raises:
+        ValueError: if one has no "=", or a name stands twice.
+    """
+    found: dict[str, Any] = {}
+    for pair in chosen:
+        name, equals, text = pair.partition("=")
+        if not equals or name in found:
+            raise ValueError(f"options takes name=value pairs with different names, got {pair!r}")
+        try:
+            found[name] = json.loads(text)
+        except json.JSONDecodeError:
+            found[name] = text
+    return found
+
+
+def deciding_options(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of the settings of predictions: the options that decide what the records are; where the index is does not."""
+    return tuple(sorted(pair for pair in settings.get("options", ()) if not pair.startswith("index=")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,18 +108,34 @@ class Suite:
         """The name of the set of labels in PULSE's evaluation, if this is one of its."""
         return self.configuration if self.configuration in ("ptb-test", "code15-test", "cpsc-test") else ""
 
-    def open(self, root: str | None, split: str, n: int | None, seed: int | None) -> EcgSource:
-        """The records of a split; n and seed override a simulated suite's own."""
-        options = dict(self.options)
+    def open(
+        self, root: str | None, split: str, n: int | None, seed: int | None, chosen: Sequence[str] = ()
+    ) -> EcgSource:
+        """The records of a split.
+
+        Args:
+            root: the suite's folder, if it has one.
+            split: "train", "validate" or "test".
+            n, seed: override a simulated suite's own.
+            chosen: options of the source, "name=value" each; see `read_options`.
+
+        Raises:
+            ValueError: if n, seed or an option does not apply.
+        """
+        given, options = read_options(chosen), dict(self.options)
         if self.source == "simulated":
             options = {"n": self.n if n is None else n, "seed": self.seed if seed is None else seed}
         elif n is not None or seed is not None:
             raise ValueError(f"suite {self.name} has the records of its folder; n and seed do not apply")
         if self.configuration:
-            return BenchmarkSource(root, self.configuration, split)
+            if other := given.keys() - {"index"}:
+                raise ValueError(f"suite {self.name} has no option {min(other)!r}; it has index")
+            return BenchmarkSource(root, self.configuration, split, given.get("index", ""))
+        if own := given.keys() & options.keys():
+            raise ValueError(f"suite {self.name} sets {min(own)!r} itself")
         if self.source == "ptbxl" and root and not (Path(root) / "records500").is_dir():
             options["hz"] = 100  # a download of the small files only
-        return open_source(self.source, root, split, **options)
+        return open_source(self.source, root, split, **(options | given))
 
     def size_note(self, n: int, split: str, asked: int | None = None) -> str:
         """What to say of a number of records beside the published one, or beside those that were to be simulated.

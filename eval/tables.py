@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eval.score import check_comparable
+
 COLUMNS = ("auc", "macro_f1", "hamming", "text_f1", "text_hamming", "unparsed", "report_score")
 HEADINGS = ("AUC", "macro F1", "Hamming", "F1 of words", "Hamming of words", "unparsed", "report 0-100")
 MEASURES = {  # column: where its interval stands
@@ -109,18 +111,6 @@ def rows_of(models: Mapping[str, Mapping[str, Any]], protocol: str) -> list[Row]
         rows.append(Row(name="reference copied", protocol=protocol, values=copied))
     rows += [Row(name=name, protocol=protocol, values=brief(scores, protocol)) for name, scores in models.items()]
     return rows
-
-
-def check_comparable(models: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse a table over different records.
-
-    Raises:
-        ValueError: if suite, split, n or seed are not the same, or a file of predictions was not finished.
-    """
-    keys = ("suite", "split", "n", "seed", "root")
-    seen = {name: (*(s["settings"][key] for key in keys), s["n_records"]) for name, s in models.items()}
-    if len(set(seen.values())) > 1:
-        raise ValueError(f"scored on different records: {seen}")
 
 
 def format_value(column: str, value: float | None) -> str:

@@ -92,7 +92,8 @@ def _records(model: Scored, root: str | None, wanted: set[str]) -> dict[str, Ecg
     if not wanted:
         return found
     settings, root = model.settings, root or model.settings["root"]
-    source = SUITES[settings["suite"]].open(root, settings["split"], settings["n"], settings["seed"])
+    options = settings.get("options", ())
+    source = SUITES[settings["suite"]].open(root, settings["split"], settings["n"], settings["seed"], options)
     for index in range(len(source)):
         if len(found) == len(wanted):
             break

@@ -13,7 +13,7 @@ import numpy as np
 
 from eval.predict import read_predictions
 from eval.score import GROUPS, check_validation, eligible, score_matrix, text_matrix, truth_matrix
-from eval.suites import SUITES
+from eval.suites import SUITES, deciding_options
 from eval.tables import check_comparable
 from train.ecg import LABEL_SETS, LabelSet
 
@@ -184,6 +184,7 @@ def load_elsewhere(pairs: Sequence[str], models: Sequence[Scored]) -> list[Elsew
         settings = json.loads(path.with_suffix(".config.json").read_text())
         same = ("model", "adapter", "suite", "root", "split", "seed", "page", "semantics")
         own = [model for model in models if all(model.settings[k] == settings[k] for k in same)]
+        own = [model for model in own if deciding_options(model.settings) == deciding_options(settings)]
         if not own:
             raise ValueError(f"--robustness {name}: {path} is of none of {', '.join(m.name for m in models)}")
         if (kind := own[0].settings.get("distort", "clean")) != "clean":

@@ -156,6 +156,12 @@ def test_scoring_takes_the_adapter_or_the_model_that_training_left_or_neither() 
         assert ("--adapter" in commands[0]) == ("--adapter" in wanted)
 
 
+def test_options_of_the_source_are_handed_to_the_predictions() -> None:
+    spec = replace(ablation(), score=Scoring(suite="wfdb", root="r", options=("split_of_all=test",)))
+    commands = score_commands(spec, recipe_of(spec, spec.variants[0], 1), Path("there"), 1, tuned=True)
+    assert all(" --options split_of_all=test --split " in " ".join(command) for command in commands[:2])
+
+
 def test_several_processes_go_through_torchrun() -> None:
     spec = ablation()
     words = train_command(spec, spec.variants[0], 1, Path("there"), 2)

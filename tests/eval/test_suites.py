@@ -11,7 +11,7 @@ from eval.predict import PredictConfig, read_predictions
 from eval.questions import TASK_QUESTIONS
 from eval.references import reference
 from eval.score import eligible, score_matrix
-from eval.suites import SUITES, page_for
+from eval.suites import SUITES, deciding_options, page_for, read_options
 from eval.tables import NAMES
 from minimllama import PRESETS
 from minimllama.config import VisionConfig
@@ -231,3 +231,31 @@ def test_a_simulated_suite_that_is_not_whole_says_so() -> None:
     assert suite.size_note(7, "test", 9) == "asked for: 9; here: 7"
     with pytest.raises(ValueError, match="n=0 must be positive"):
         suite.open(None, "test", 0, None)
+
+
+def test_options_of_the_source_reach_it(tmp_path: Path) -> None:
+    folder, index = tmp_path / "records", tmp_path / "index"
+    write_record(open_source("simulated", n=1)[0], folder)  # whose header names no split
+    chosen = ("split_of_all=test", f"index={index}")
+    assert len(SUITES["wfdb"].open(str(folder), "test", None, None, chosen)) == 1
+    assert list(index.glob("*.sqlite"))
+    assert not list(folder.glob("*.sqlite"))
+    assert read_options(("amplitude=0.5", "check=false", "index=")) == {"amplitude": 0.5, "check": False, "index": ""}
+    assert deciding_options({"options": ["index=a", "hz=100"]}) == ("hz=100",)
+    assert deciding_options({}) == ()
+
+
+@pytest.mark.parametrize(
+    ("suite", "chosen", "message"),
+    [
+        ("wfdb", ("check",), "options takes name=value pairs with different names, got 'check'"),
+        ("wfdb", ("hz=100",), "source wfdb has no option 'hz'; it has split_of_all, check, index"),
+        ("cpsc", ("vocabulary=scp",), "suite cpsc sets 'vocabulary' itself"),
+        ("arena", ("hz=100",), "suite arena has no option 'hz'; it has index"),
+    ],
+)
+def test_options_that_there_are_not_are_refused(
+    suite: str, chosen: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        SUITES[suite].open(str(tmp_path), "test", None, None, chosen)
