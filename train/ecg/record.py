@@ -29,7 +29,8 @@ class EcgRecord:
         record_id: what the data set calls it.
         patient_id: for splits that keep patients apart; None if unknown.
         split: "train", "validate" or "test"; None if the source has no split.
-        labels: SCP statement codes that apply; None if the record is not labelled.
+        labels: codes that apply, of SCP statements unless the source was told another vocabulary; None if the record
+            is not labelled.
         report: free text of the data set.
         truth: measurements by name (`heart_rate` in 1/min, `pr`, `qrs`, `qt`, `qtc` in ms, `axis` in degrees,
             and so on), with None for what does not exist in this rhythm; empty if nothing was measured.

@@ -52,7 +52,7 @@ class PhysioNetChallengeSource(IndexedSource[EcgRecord]):
         choose(self.name, "need", need, ("labels", "nothing"))
         choose(self.name, "split_of_all", split_of_all, ("", "train", "validate", "test"))
         self.vocabulary, self.check = vocabulary, check
-        headers = [str(path.relative_to(folder)) for path in find_files(folder, (".hea",))]
+        headers = sorted(str(path.relative_to(folder)) for path in find_files(folder, (".hea",)))
 
         def build(writer: IndexWriter) -> None:
             for header in writer.watch(f"index of {folder}", headers, len(headers)):
