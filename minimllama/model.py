@@ -114,6 +114,9 @@ class MiniMllama(nn.Module):
 
         Returns:
             [R, T, W], or [A, W] with `logits_at`.
+
+        Raises:
+            ValueError: if image tokens and images do not fit together; without images not looked at on accelerators.
         """
         self.check_tokens(tokens)
         states = sight = None
@@ -121,6 +124,8 @@ class MiniMllama(nn.Module):
             sight = visible if isinstance(visible, Sight) else self.see(tokens, images, visible, sample_of_row)
             states = self.encode(images)
             sight = None if states is None else sight.to(tokens.device)
+        elif tokens.device.type == "cpu" and bool((tokens == self.config.image_token_id).any()):
+            raise ValueError("a row has an image token, but there are no images")
         x = self.text(tokens, states, sight)  # [R, T, D]
         if hidden:
             return x

@@ -188,6 +188,11 @@ def test_ids_outside_the_table_are_refused() -> None:
         tiny_model()(torch.tensor([5, 6, 7]))
 
 
+def test_an_image_token_without_images_is_refused() -> None:
+    with pytest.raises(ValueError, match="a row has an image token, but there are no images"):
+        tiny_model()(prompt(6, 1, image_at=[3])[None])
+
+
 def test_an_image_without_its_token_is_refused() -> None:
     with pytest.raises(ValueError, match="row 0 has 0 image tokens but its sample has 1 images"):
         tiny_model()(ROWS[2][None], pictures([[(30, 20)]]))
