@@ -209,6 +209,12 @@ def score_reports(lines: Sequence[Line], judge: str, n_draws: int = 0) -> dict[s
     }
 
 
+def count_cut_off(lines: Sequence[Line]) -> dict[str, int]:
+    """How many answers of each task ended at the limit of tokens and not by themselves; only tasks with some."""
+    told = [(task, turn) for line in lines for task, one in line["texts"].items() for turn in one.get("turns", [one])]
+    return dict(Counter(task for task, turn in told if not turn.get("ended", True)))
+
+
 def _settings(path: Path) -> dict[str, Any]:
     return json.loads(path.with_suffix(".config.json").read_text())
 
@@ -281,6 +287,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         "scores": config.scores,
         "size_note": suite.size_note(len(lines), settings["split"], settings["n"]),
         "synthetic": suite.synthetic,
+        "cut_off": count_cut_off(lines),
         "protocols": {name: _score_protocol(lines, validation, name, suite, config) for name in suite.scored_sets},
         "report": score_reports(lines, config.judge, config.bootstrap),
         "choices": score_choices(lines, suite, config.bootstrap) if suite.own in ("choice", "qa") else None,

@@ -234,6 +234,11 @@ def _about_reports(models: Mapping[str, Mapping[str, Any]]) -> str:
     return f" report: judge '{first['judge']}', agreement with the reference{left_out}{''.join(failed)}."
 
 
+def _about_cut_off(models: Mapping[str, Mapping[str, Any]]) -> str:
+    cut = [f"{name}'s {n} of {task}" for name, s in models.items() for task, n in s.get("cut_off", {}).items()]
+    return f" Answers that were cut off at max_new_tokens: {', '.join(cut)}." if cut else ""
+
+
 def table_text(models: Mapping[str, Mapping[str, Any]]) -> str:
     """Every protocol and Table I as text, with what was scored on which records said above each."""
     check_comparable(models)
@@ -265,7 +270,7 @@ def table_text(models: Mapping[str, Mapping[str, Any]]) -> str:
             f"AUC: macro over labels, from {_said(kinds)}. F1 and Hamming loss: {thresholds_note(models)}; 'of words': "
             "labels parsed from generated answers."
         )
-    parts.append((words + _about_reports(models)).strip())
+    parts.append((words + _about_reports(models) + _about_cut_off(models)).strip())
     return "\n".join(parts if any(parts) else [f"{_records(first, first['n_records'])}: nothing to score"])
 
 

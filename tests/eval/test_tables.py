@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from eval.score import ScoreConfig, score
+from eval.score import ScoreConfig, count_cut_off, score
 from eval.tables import (
     COLUMNS,
     HEADINGS,
@@ -146,3 +146,11 @@ def test_the_last_line_says_where_each_model_has_its_thresholds_and_scores_from(
     last = table_text({"a": base, "b": {**base, "n_validation": None, "scores": "label_list"}}).splitlines()[-1]
     assert "from a: the log-odds of yes against no; b: the log-likelihood of the label's name" in last
     assert "a: thresholds with the best F1 on 7 validation records; b: none without validation records;" in last
+
+
+def test_answers_that_were_cut_off_are_counted(models: dict[str, dict[str, Any]]) -> None:
+    turns = {"text": "b", "ended": True, "turns": [{"text": "a", "ended": False}, {"text": "b", "ended": True}]}
+    lines = [{"texts": {"report": {"text": "x", "ended": ended}, "arena": turns}} for ended in (True, False, False)]
+    assert count_cut_off(lines) == {"report": 2, "arena": 3}
+    told = table_text({"m": {**models["base"], "cut_off": {"report": 2}}})
+    assert told.endswith("Answers that were cut off at max_new_tokens: m's 2 of report.")
