@@ -123,8 +123,8 @@ def reword(
     elif task == "look":
         answers = _LOOKED[key["present"]]
     else:
-        answers = ANSWERS.get(task, ("{text}.",)) if _can_be_framed(key) else ("{text}.",)
-    slots["text"] = answer.removesuffix(".")
+        answers = ANSWERS.get(task, ("{whole}",)) if _can_be_framed(key) else ("{whole}",)  # a report as it is
+    slots |= {"text": answer.removesuffix("."), "whole": answer}
     return asked[0].upper() + asked[1:], str(rng.choice(answers)).format(**slots)
 
 

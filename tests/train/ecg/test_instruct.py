@@ -211,8 +211,10 @@ def test_a_superclass_can_be_asked_with_yes_or_no() -> None:
 
 
 def test_a_records_own_report_is_the_answer() -> None:
-    record = labelled("SR", report="Sinusrhythmus. Normales EKG.")
-    assert build_example(record, "report", np.random.default_rng(0)).answer == "Sinusrhythmus. Normales EKG."
+    for text in ("Sinusrhythmus. Normales EKG.", "sinusrhythmus  lagetyp normal"):
+        for wording in ("fixed", "varied"):
+            made = build_example(labelled("SR", report=text), "report", np.random.default_rng(0), wording=wording)
+            assert made.answer == text
 
 
 def test_the_report_is_the_records_own_or_made_of_its_statements_as_asked() -> None:
