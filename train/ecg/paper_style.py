@@ -118,9 +118,11 @@ class PaperStyle:
         ):
             if getattr(self, name) not in accepted:
                 raise ValueError(f"page.{name}={getattr(self, name)!r} is not one of {', '.join(accepted)}")
-        lengths = ("px_per_mm", "seconds", "mm_per_second", "mm_per_mv", "trace_mm", "label_mm")
-        if min(getattr(self, name) for name in lengths) <= 0:
-            raise ValueError(f"page: {', '.join(lengths)} must be positive")
+        for name in ("height", "px_per_mm", "seconds", "mm_per_second", "mm_per_mv", "trace_mm", "label_mm"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"page.{name}={getattr(self, name)} must be positive")
+        if not 0 <= self.jitter_mm < float("inf"):
+            raise ValueError(f"page.jitter_mm={self.jitter_mm} must not be negative")
         if self.header_form != "plain" and not self.header:
             raise ValueError(f"page.header_form={self.header_form!r} does nothing without page.header")
         if self.cart:

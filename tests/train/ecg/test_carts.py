@@ -119,7 +119,7 @@ def test_a_page_of_any_cart_says_which_it_was() -> None:
         ({"cart": "random", "label_mm": 5.0}, r"page.cart='random' decides label_mm; leave label_mm=5.0 out"),
         ({"header_form": "ge"}, r"page.header_form='ge' does nothing without page.header"),
         ({"label_at": "left"}, r"page.label_at='left' is not one of above, below"),
-        ({"label_mm": 0.0}, r"label_mm must be positive"),
+        ({"label_mm": 0.0}, r"page.label_mm=0.0 must be positive"),
     ],
 )
 def test_looks_that_do_not_fit_together_are_refused(fields: dict, message: str) -> None:

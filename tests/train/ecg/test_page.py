@@ -1,6 +1,7 @@
 """Pages fill the tiles they were made for; boxes, gaps, layouts, chance; their scale is in test_page_scale.py."""
 
 import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -175,7 +176,10 @@ def test_a_trace_stands_out_from_every_palettes_grid(name: str) -> None:
     [
         ({"layout": "2x6"}, "page.layout='2x6' is not one of 3x4"),
         ({"palette": "mauve"}, "page.palette='mauve' is not one of pink"),
-        ({"px_per_mm": 0.0}, "must be positive"),
+        ({"px_per_mm": 0.0}, r"page.px_per_mm=0.0 must be positive"),
+        ({"px_per_mm": math.nan}, "page.px_per_mm=nan must be positive"),
+        ({"height": 0}, "page.height=0 must be positive"),
+        ({"jitter_mm": -1.0}, "page.jitter_mm=-1.0 must not be negative"),
         ({"width": 400}, "page.width=400 px is too narrow for 10.0 s: at least 1071 px"),
     ],
 )
