@@ -1,6 +1,8 @@
 """What a run needs, built from its recipe: model, trainable parts, data, and their order over the ranks."""
 
+import atexit
 import math
+import multiprocessing
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -125,6 +127,7 @@ def prepare(config: RunConfig, world: World | None = None) -> Setup:
 def load_batches(setup: Setup, start: int, stop: int) -> Iterator[Batch]:
     """This rank's micro-batches of the items at positions start..stop - 1, drawn by the recipe's workers."""
     world, size = setup.world, setup.config.batch.images_per_forward
+    atexit.register(_end_workers)
     loader = DataLoader(
         setup.dataset,
         batch_sampler=list(setup.mixture.batches(start, stop, size, world.rank, world.size)),  # type: ignore[arg-type]
@@ -138,7 +141,18 @@ def load_batches(setup: Setup, start: int, stop: int) -> Iterator[Batch]:
 
 
 def _start_worker(worker: int) -> None:
-    """One thread; and signals that ask the run to stop are for the process that trains."""
+    """One thread; and signals that ask the run to stop are for the process that trains, see `_end_workers`."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def _end_workers() -> None:
+    """Kill the workers that a run has left when its process ends: after an error, its traceback still holds the loader.
+
+    Python itself would send them SIGTERM, to which they do not listen, and wait for them without an end.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch would complain of each
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()

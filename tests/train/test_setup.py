@@ -1,6 +1,7 @@
 """Batches are drawn before they are asked for."""
 
 import multiprocessing
+import signal
 import time
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import torch
 from tests.train.conftest import MakeConfig
 from train.dataset import EcgDataset, Sample
 from train.mixture import Item
-from train.setup import load_batches, prepare
+from train.setup import _end_workers, load_batches, prepare
 
 
 class Counting(torch.utils.data.Dataset[Sample]):
@@ -38,3 +39,18 @@ def test_workers_draw_ahead_of_a_slow_step_so_that_it_need_not_wait(make_config:
     names = [first.record_ids, *(batch.record_ids for batch in batches)]
     assert names == [batch.record_ids for batch in load_batches(prepare(make_config()), 0, 40)]
     assert counting.drawn.value == 40
+
+
+def test_workers_outlive_a_scheduler_but_never_the_run(make_config: MakeConfig) -> None:
+    """A run that ended by an error with its loader still held once waited for its workers without an end."""
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = load_batches(prepare(make_config(data={"workers": 1})), 0, 40)
+    assert len(next(batches).n_tiles) == 2
+    (worker,) = multiprocessing.active_children()
+    worker.terminate()
+    worker.join(0.05)
+    assert worker.is_alive()
+    _end_workers()  # as the interpreter calls it at the end
+    signal.signal(signal.SIGCHLD, before)
+    worker.join(10)
+    assert worker.exitcode == -signal.SIGKILL
