@@ -16,10 +16,12 @@ Frozen weights are whole on every rank but under zero3 and hsdp: spreading them 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import _set_pg_timeout
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from minimllama import MiniMllama
@@ -63,32 +65,36 @@ def _spread(model: MiniMllama, mesh: DeviceMesh, dtype: torch.dtype, *, frozen: 
     fully_shard(model, mesh=mesh, reshard_after_forward=False, mp_policy=policy, ignored_params=ignored)
 
 
+def _mesh(world: World, config: ShardConfig, *shape: int) -> DeviceMesh:
+    """Ranks as "shard", or as "replicate" x "shard"; groups of their own have the run's time limit, not PyTorch's."""
+    names = ("replicate", "shard")[-len(shape) :]
+    mesh = init_device_mesh(world.device.type, shape, mesh_dim_names=names)
+    for name in names:
+        _set_pg_timeout(timedelta(seconds=config.timeout_seconds), mesh.get_group(name))
+    return mesh
+
+
 def _none(model: MiniMllama, world: World, config: ShardConfig, dtype: torch.dtype) -> None:
     raise ValueError(f'shard.strategy="none" is for one process; there are {world.size}')
 
 
 def _ddp(model: MiniMllama, world: World, config: ShardConfig, dtype: torch.dtype) -> None:
-    mesh = init_device_mesh(world.device.type, (world.size, 1), mesh_dim_names=("replicate", "shard"))
-    _spread(model, mesh, dtype, frozen=False, reshard=False)
+    _spread(model, _mesh(world, config, world.size, 1), dtype, frozen=False, reshard=False)
 
 
 def _zero12(model: MiniMllama, world: World, config: ShardConfig, dtype: torch.dtype) -> None:
-    mesh = init_device_mesh(world.device.type, (world.size,), mesh_dim_names=("shard",))
-    _spread(model, mesh, dtype, frozen=False, reshard=False)
+    _spread(model, _mesh(world, config, world.size), dtype, frozen=False, reshard=False)
 
 
 def _zero3(model: MiniMllama, world: World, config: ShardConfig, dtype: torch.dtype) -> None:
-    mesh = init_device_mesh(world.device.type, (world.size,), mesh_dim_names=("shard",))
-    _spread(model, mesh, dtype, frozen=True, reshard=True)
+    _spread(model, _mesh(world, config, world.size), dtype, frozen=True, reshard=True)
 
 
 def _hsdp(model: MiniMllama, world: World, config: ShardConfig, dtype: torch.dtype) -> None:
     group = config.group or world.local_size
     if world.size % group:
         raise ValueError(f"shard.group={group} does not divide the {world.size} ranks")
-    shape = (world.size // group, group)
-    mesh = init_device_mesh(world.device.type, shape, mesh_dim_names=("replicate", "shard"))
-    _spread(model, mesh, dtype, frozen=True, reshard=True)
+    _spread(model, _mesh(world, config, world.size // group, group), dtype, frozen=True, reshard=True)
 
 
 @dataclass(frozen=True)

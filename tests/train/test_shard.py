@@ -16,7 +16,7 @@ from train.dataset import Sample, collate
 from train.distributed import World
 from train.optim import MasterAdamW
 from train.setup import prepare
-from train.shard import STRATEGIES, ShardConfig
+from train.shard import STRATEGIES, ShardConfig, _mesh
 from train.step import train_step
 
 SEVERAL = [name for name in STRATEGIES if name != "none"]
@@ -39,6 +39,18 @@ def make_samples(config: RunConfig) -> list[Sample]:
         bare = replace(samples[number], tiles=samples[number].tiles[:0], aspect_ratio_id=0)
         samples[number] = replace(bare, dialogs=[encode_dialog(asked, setup.tokenizer)] * 2)
     return samples
+
+
+def limits(world: World) -> list[float]:
+    """Seconds that the groups of a mesh wait."""
+    mesh = _mesh(world, ShardConfig(timeout_seconds=7), world.size, 1)
+    groups = (mesh.get_group(name) for name in ("replicate", "shard"))
+    return [group._get_backend(torch.device("cpu")).options._timeout.total_seconds() for group in groups]
+
+
+def test_every_group_of_a_mesh_has_the_time_limit_of_the_run() -> None:
+    """Under hsdp a rank that hung was waited for in a group of its own, for PyTorch's half an hour."""
+    assert run_ranks(2, limits) == [[7, 7], [7, 7]]
 
 
 def two_steps(world: World, config: RunConfig, samples: list[Sample], accumulate: int) -> dict[str, Any]:
