@@ -79,14 +79,14 @@ class World:
         """
         if self.size == 1:
             return make()
-        store, key = _get_default_store(), f"made-{next(_TURNS)}"
+        store, key, made = _get_default_store(), f"made-{next(_TURNS)}", None
         if self.is_main:
             made = make()
             store.set(key, "")
-            return made
         while not store.check([key]):
             time.sleep(PAUSE)
-        return make()
+        self.wait()
+        return make() if made is None else made
 
     def together(self, error: Exception | None) -> None:
         """Raise on all ranks if one of them has failed, so that none waits for it.
