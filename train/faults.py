@@ -133,7 +133,8 @@ def write_report(path: Path, report: dict[str, Any]) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocator, an accelerator's or the host's, refused."""
+    """Whether an allocator, an accelerator's or the host's, refused; or a library that asks the driver itself."""
+    said = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
     )

@@ -40,7 +40,7 @@ def peak_memory(device: torch.device) -> int:
     """Bytes: of the accelerator's allocator, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if os.uname().sysname == "Darwin" else 1024)
 
 
 @dataclass(kw_only=True)

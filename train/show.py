@@ -30,7 +30,10 @@ def show(config: RunConfig, position: int, out: Path) -> tuple[Sample, str]:
 
     Raises:
         FileExistsError: if the picture is there already.
+        ValueError: if the position lies before the start.
     """
+    if position < 0:
+        raise ValueError(f"position={position} must not be negative")
     if out.exists():
         raise FileExistsError(f"{out} exists")
     setup = prepare(config)

@@ -4,7 +4,8 @@ Shapes: R questions, T tokens, D width.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor
 
@@ -25,6 +26,17 @@ SMALLER = (
     "lower batch.images_per_forward (and raise batch.accumulate), set compute.checkpoint_activations, "
     "or spread the weights with shard.strategy = zero3; python -m train plan says what each of them saves"
 )
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Whatever needs too much memory inside says where, and what to change."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(f"out of memory {what}: {SMALLER}") from error
 
 
 def batch_loss(setup: Setup, batch: Batch, n_answer_tokens: int) -> Tensor:
@@ -55,16 +67,10 @@ def backward(setup: Setup, batches: Sequence[Batch], optimizer: MasterAdamW, n_a
     loss = 0.0
     for number, batch in enumerate(batches):
         before_backward(setup.model, setup.config.shard, is_last=number == len(batches) - 1)
-        try:
+        shape = f"{len(batch.tiles)} pages of {list(batch.n_tiles)} tiles, {list(batch.tokens.shape)} tokens"
+        with _explained(f"on records {', '.join(batch.record_ids)} ({shape})"):
             part = batch_loss(setup, batch, n_answer_tokens)
             part.backward()
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            shape = f"{len(batch.tiles)} pages of {list(batch.n_tiles)} tiles, {list(batch.tokens.shape)} tokens"
-            records = ", ".join(batch.record_ids)
-            message = f"out of memory on records {records} ({shape}): {SMALLER}"
-            raise OutOfMemoryError(message) from error
         if setup.world.size == 1:
             optimizer.collect()
         loss += float(part.detach())
@@ -86,14 +92,16 @@ def train_step(setup: Setup, batches: Sequence[Batch], optimizer: MasterAdamW, l
 
     Raises:
         NotFiniteError: if loss or gradient is not finite; nothing has been updated then.
-        OutOfMemoryError: see `backward`.
+        OutOfMemoryError: see `backward`; or if the optimizer needs too much.
     """
     n_answer_tokens = int(setup.world.total(sum(batch.n_answer_tokens for batch in batches)))
     loss = setup.world.total(backward(setup, batches, optimizer, n_answer_tokens))
-    norm = optimizer.gradient_norm()
+    with _explained("where gradients are summed"):
+        norm = optimizer.gradient_norm()
     if not math.isfinite(loss) or not math.isfinite(float(norm)):
         raise _not_finite(setup, batches, optimizer, loss, float(norm), n_answer_tokens)
-    optimizer.step(norm, lr)
+    with _explained("in the optimizer, whose moments exist from the first step on"):
+        optimizer.step(norm, lr)
     return {"loss": loss, "grad_norm": float(norm)}
 
 

@@ -41,29 +41,32 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, path: str | Path) -> 
 
     Raises:
         FileExistsError: if there is one already.
-        RuntimeError: of SentencePiece, if the texts do not fill the vocabulary.
+        ValueError: of SentencePiece, if the texts do not fill the vocabulary, or it is too small for their characters.
     """
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"{path} exists; a model that was trained with it would no longer fit")
     model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts),
-        model_writer=model,
-        vocab_size=vocabulary,
-        model_type="bpe",
-        control_symbols=list(SPECIAL),
-        user_defined_symbols=["\n\n", "user", "assistant", "system"],
-        bos_id=-1,
-        eos_id=-1,
-        pad_id=-1,
-        unk_id=0,
-        byte_fallback=True,
-        split_digits=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        add_dummy_prefix=False,
-        num_threads=1,
-        minloglevel=2,
-    )
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            vocab_size=vocabulary,
+            model_type="bpe",
+            control_symbols=list(SPECIAL),
+            user_defined_symbols=["\n\n", "user", "assistant", "system"],
+            bos_id=-1,
+            eos_id=-1,
+            pad_id=-1,
+            unk_id=0,
+            byte_fallback=True,
+            split_digits=True,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            add_dummy_prefix=False,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise ValueError(f"vocabulary={vocabulary}: {error}") from error
     path.write_bytes(model.getvalue())

@@ -231,6 +231,18 @@ def test_the_largest_batch_of_the_recipe_can_run_first_and_leaves_no_trace(make_
         rehearse(setup, MasterAdamW(setup.model, setup.config.optim))
 
 
+def test_the_optimizer_and_libraries_beside_the_allocator_are_reported_too(make_config: MakeConfig) -> None:
+    setup = prepare(make_config())
+    optimizer = MasterAdamW(setup.model, setup.config.optim)
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+    optimizer.adamw.step = refuse  # type: ignore[method-assign]
+    with pytest.raises(OutOfMemoryError, match=r"out of memory in the optimizer, .*shard.strategy = zero3"):
+        train_step(setup, [next(load_batches(setup, 0, 2))], optimizer, lr=0.1)
+
+
 # disk and folder
 
 

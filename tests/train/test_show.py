@@ -49,3 +49,8 @@ def test_a_picture_is_not_overwritten(make_config: MakeConfig, tmp_path: Path) -
     with pytest.raises(FileExistsError, match=r"sample.png exists"):
         show(make_config(), 0, tmp_path / "sample.png")
     assert (tmp_path / "sample.png").read_text() == "precious"
+
+
+def test_a_position_before_the_start_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="position=-1 must not be negative"):
+        show(make_config(), -1, tmp_path / "sample.png")

@@ -59,3 +59,9 @@ def test_a_tokenizer_is_not_overwritten(path: Path) -> None:
     with pytest.raises(FileExistsError, match="a model that was trained with it would no longer fit"):
         train_tokenizer(TEXTS, 310, path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(("vocabulary", "message"), [(100, "too small|smaller than"), (90_000, "too high")])
+def test_a_vocabulary_that_the_texts_do_not_fit_is_refused(tmp_path: Path, vocabulary: int, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"vocabulary={vocabulary}: .*({message})"):
+        train_tokenizer(TEXTS, vocabulary, tmp_path / "x.model")
