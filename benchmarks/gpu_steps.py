@@ -96,7 +96,9 @@ def planned_bytes(task: Task, model: MiniMllama, batch: int, *, checkpointing: b
         tuning=TUNING,
         batch=SimpleNamespace(images_per_forward=batch, accumulate=1),
         data=SimpleNamespace(questions_per_image=1),
-        compute=SimpleNamespace(dtype="bfloat16", checkpoint_activations=checkpointing),
+        compute=SimpleNamespace(  # train.settings wants packages that a GPU's machine may lack
+            dtype="bfloat16", checkpoint_activations=checkpointing, recompute="blocks", offload_activations=False
+        ),
     )
     plan = PlanConfig(ranks=1, length=task.length, answers=task.answers)
     kept = activation_bytes(model.config, recipe, plan, on_cpu=task.device.type == "cpu")

@@ -25,6 +25,7 @@ from minimllama import PRESETS, MiniMllama
 from minimllama.console import say
 from train.flops import Work, first_trained, step_flops
 from train.plan import GIB, Kept, PlanConfig, Sizes, activation_bytes, measure, plan_memory, received_bytes
+from train.settings import ComputeConfig
 
 MATRIX_PRODUCT = 790e12  # FLOP/s, bfloat16, of one H200: a large product as others measured it; not by us
 REACHED = 0.5  # share of it that a step reaches: our goal; `python -m benchmarks gpu` measures it
@@ -82,7 +83,7 @@ def count(preset: str, method: str) -> Counted:
         tuning=tuning,
         batch=SimpleNamespace(images_per_forward=PAGES, accumulate=1),
         data=SimpleNamespace(questions_per_image=1),
-        compute=SimpleNamespace(dtype="bfloat16", checkpoint_activations=True),
+        compute=ComputeConfig(dtype="bfloat16", checkpoint_activations=True),
     )
     forward, both = step_flops(model, Work(pages=PAGES, rows=PAGES, length=LENGTH, answers=PAGES * ANSWERS))
     plan = PlanConfig(length=LENGTH, answers=ANSWERS)

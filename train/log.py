@@ -70,20 +70,23 @@ def cut(path: Path, step: int) -> None:
     """Keep the lines up to a step of a file of JSON lines; if others are lost, keep the whole file beside it."""
     if not path.exists():
         return
-    lines = path.read_text().splitlines(keepends=True)
-    whole = [line.rstrip("\n") for line in lines if line.endswith("\n")]  # a kill may have cut the last one
-    kept = [line for line in whole if json.loads(line)["step"] <= step]
-    if len(kept) < len(lines):
+    kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
+    if len(kept) < len(path.read_text().splitlines()):
         os.replace(path, path.with_name(f"{path.stem}-before-{step}.jsonl"))
         path.write_text("".join(line + "\n" for line in kept))
 
 
+def _whole_lines(path: Path) -> list[str]:
+    """Without the last one if a kill has cut it off."""
+    return [line.rstrip("\n") for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """All lines of a run's log."""
-    return [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
+    return [json.loads(line) for line in _whole_lines(folder / FILE)]
 
 
 def read_validations(folder: Path) -> list[dict[str, Any]]:
     """All lines of a run's validations; none if there were none."""
     path = folder / VALIDATIONS
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [json.loads(line) for line in _whole_lines(path)] if path.exists() else []

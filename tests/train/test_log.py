@@ -57,5 +57,6 @@ def test_a_line_that_a_kill_cut_off_is_dropped(tmp_path: Path, rest: str) -> Non
     write(tmp_path, range(1, 4), 0)
     with (tmp_path / FILE).open("a") as file:
         file.write(rest)
+    assert [line["step"] for line in read_log(tmp_path)] == [1, 2, 3]
     write(tmp_path, range(4, 5), 3)
     assert [line["step"] for line in read_log(tmp_path)] == [1, 2, 3, 4]
