@@ -1,5 +1,6 @@
 """log.jsonl: one line per step, for plots and for people; and the line of progress on the terminal."""
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -14,7 +15,7 @@ class StepLog:
     """Appends to log.jsonl of a run folder.
 
     A run that goes on from an earlier step keeps the lines up to it; the log with the lines of steps that are
-    done again is kept as log-before-<step>.jsonl.
+    done again is kept as log-before-<step>.jsonl, a second time as log-before-<step>-2.jsonl.
 
     Args:
         folder: of the run.
@@ -72,7 +73,12 @@ def cut(path: Path, step: int) -> None:
         return
     kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
     if len(kept) < len(path.read_text().splitlines()):
-        os.replace(path, path.with_name(f"{path.stem}-before-{step}.jsonl"))
+        earlier = path.with_name(f"{path.stem}-before-{step}.jsonl")
+        for n in itertools.count(2):
+            if not earlier.exists():
+                break
+            earlier = path.with_name(f"{path.stem}-before-{step}-{n}.jsonl")
+        os.replace(path, earlier)
         path.write_text("".join(line + "\n" for line in kept))
 
 

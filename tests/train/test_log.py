@@ -50,6 +50,10 @@ def test_steps_that_are_done_again_are_kept_apart(tmp_path: Path) -> None:
     assert [(line["step"], line["loss"]) for line in read_log(tmp_path)] == [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2)]
     before = (tmp_path / "log-before-3.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in before] == [1, 2, 3, 4, 5]
+    write(tmp_path, range(4, 5), 3, loss=3.0)
+    assert (tmp_path / "log-before-3.jsonl").read_text().splitlines() == before
+    assert [line["loss"] for line in read_log(tmp_path)] == [1, 1, 1, 3]
+    assert json.loads((tmp_path / "log-before-3-2.jsonl").read_text().splitlines()[-1])["loss"] == 2
 
 
 @pytest.mark.parametrize("rest", ['{"step": 4, "lo', '{"step": 4', "{"])
