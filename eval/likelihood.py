@@ -19,8 +19,8 @@ from torch import Tensor
 from eval.questions import BY_CODE, TASK_QUESTIONS
 from minimllama import ImageBatch, Message, MiniMllama, Tokenizer, encode_dialog, next_token_logits
 from minimllama.chat import pad_rows
-from minimllama.generate import prefill
-from minimllama.likelihood import suffix_states
+from minimllama.generate import Prefix, prefill
+from minimllama.likelihood import ROOM, parts_that_fit, suffix_states
 from minimllama.packed import rows_of
 from train.ecg import LabelSet
 from train.ecg.instruct import yes_no_question
@@ -88,15 +88,11 @@ def ask_list(label_set: LabelSet, question: str, tokenizer: Tokenizer, *, by_cod
     return ListQuestion(prompt=prompt, names=[torch.tensor(name) for name in names])
 
 
-@torch.no_grad()
-def name_likelihoods(
-    model: MiniMllama, asked: ListQuestion, images: ImageBatch, states: Tensor | None = None
-) -> Tensor:
-    """Log-likelihood of every label's name on every page, summed over its tokens: float32 [B, L]."""
-    prefix = prefill(model, [asked.prompt[:-1]] * len(images), images, states=states)
-    suffixes = [torch.cat([asked.prompt[-1:], name[:-1]]) for name in asked.names]
+def _of_names(model: MiniMllama, prefix: Prefix, last: Tensor, names: Sequence[Tensor]) -> Tensor:
+    """`name_likelihoods` of the names of one pass, after a prompt without its `last` token."""
+    suffixes = [torch.cat([last, name[:-1]]) for name in names]
     x = suffix_states(model, prefix, suffixes)  # [B, L, T, D]
-    targets = pad_rows(asked.names, -1).to(x.device)  # [L, T]
+    targets = pad_rows(names, -1).to(x.device)  # [L, T]
     known = targets >= 0  # [L, T]
     hidden, tokens = x[:, known], targets[known]  # [B, N, D], [N]
     head = model.text.lm_head
@@ -104,7 +100,20 @@ def name_likelihoods(
     totals = [head(rows).float().logsumexp(-1) for rows in hidden.flatten(0, 1).split(_ROWS)]
     log_p = chosen - torch.cat(totals).view_as(chosen)  # [B, N]
     owner = known.nonzero()[:, 0].expand_as(log_p)  # [B, N]
-    return log_p.new_zeros(len(images), len(asked.names)).scatter_add(1, owner, log_p)  # [B, L]
+    return log_p.new_zeros(len(x), len(names)).scatter_add(1, owner, log_p)  # [B, L]
+
+
+@torch.no_grad()
+def name_likelihoods(
+    model: MiniMllama, asked: ListQuestion, images: ImageBatch, states: Tensor | None = None, room: int = ROOM
+) -> Tensor:
+    """Log-likelihood of every label's name on every page, summed over its tokens: float32 [B, L].
+
+    As many names at once as `room` bytes hold; see `next_token_logits`.
+    """
+    prefix = prefill(model, [asked.prompt[:-1]] * len(images), images, states=states)
+    parts = parts_that_fit(model, prefix, asked.names, room)
+    return torch.cat([_of_names(model, prefix, asked.prompt[-1:], asked.names[part]) for part in parts], dim=1)
 
 
 def letter_logits(

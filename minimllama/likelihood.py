@@ -49,6 +49,14 @@ def row_bytes(model: MiniMllama, n_slots: int, n_tokens: int) -> int:
     return (cached + n_tokens * (6 * sizes.width + 3 * sizes.mlp_width)) * weight.element_size()
 
 
+def parts_that_fit(model: MiniMllama, prefix: Prefix, suffixes: Sequence[Tensor], room: int = ROOM) -> list[slice]:
+    """Suffixes of one pass each: as many as `room` bytes hold for all prompts, at least one."""
+    n_tokens = max(map(len, suffixes))
+    per_suffix = len(prefix.lengths) * row_bytes(model, max(prefix.lengths) + n_tokens, n_tokens)
+    n_at_once = max(1, room // per_suffix)
+    return [slice(i, i + n_at_once) for i in range(0, len(suffixes), n_at_once)]
+
+
 @torch.no_grad()
 def run_suffixes(model: MiniMllama, prefix: Prefix, suffixes: Sequence[Tensor]) -> Tensor:
     """Hidden state [B, L, D] at the last token of every suffix after every prompt."""
@@ -92,10 +100,8 @@ def next_token_logits(
         raise ValueError("every suffix needs at least one token")
     if any(bool((suffix == model.config.image_token_id).any()) for suffix in suffixes):
         raise ValueError("a suffix has an image token; images belong into the prompt")
-    prefix, n_tokens = prefill(model, prompts, images, states=states), max(map(len, suffixes))
-    per_suffix = len(prompts) * row_bytes(model, max(prefix.lengths) + n_tokens, n_tokens)
-    n_at_once = max(1, room // per_suffix)
-    parts = [suffixes[i : i + n_at_once] for i in range(0, len(suffixes), n_at_once)]
-    hidden = torch.cat([run_suffixes(model, prefix, part) for part in parts], dim=1)  # [B, L, D]
+    prefix = prefill(model, prompts, images, states=states)
+    parts = parts_that_fit(model, prefix, suffixes, room)
+    hidden = torch.cat([run_suffixes(model, prefix, suffixes[part]) for part in parts], dim=1)  # [B, L, D]
     rows = rows_of(model.text.lm_head, candidates).float()  # [C, D]
     return hidden.float() @ rows.T  # [B, L, C]

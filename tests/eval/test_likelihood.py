@@ -7,6 +7,7 @@ from torch import Tensor
 from eval.likelihood import ListQuestion, ask_list, letter_logits, name_likelihoods, score_page
 from eval.questions import TASK_QUESTIONS
 from minimllama import ImageBatch, ImageTransform, Message, MiniMllama, Tokenizer, encode_dialog
+from minimllama.likelihood import row_bytes
 from tests.eval.conftest import CONFIG
 from tests.tools.tiny import tiny_model
 from train.ecg import LABEL_SETS, STYLES, draw_page, open_source
@@ -56,6 +57,9 @@ def test_a_names_likelihood_is_that_of_a_whole_forward(
         for name, score in zip(asked.names, scores[i].tolist(), strict=True):
             assert score == pytest.approx(alone(model, asked, name, one(images, i)), abs=1e-3)  # sums in float32
     assert (scores[0] - scores[1]).abs().min() > 1e-5  # pages differ
+    for room in (1, 2 * 2 * row_bytes(model, len(asked.prompt) + 9, 9)):  # one name at a time, and two or so
+        parts = name_likelihoods(model, asked, images, room=room)
+        torch.testing.assert_close(parts, scores, atol=1e-4, rtol=0.0)
 
 
 def test_the_kinds_of_scores_have_names(model: MiniMllama, images: ImageBatch, tokenizer: Tokenizer) -> None:
