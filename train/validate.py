@@ -113,6 +113,8 @@ def _truth(validation: Validation, item: Item) -> list[bool] | None:
     if not isinstance(record, EcgRecord) or record.labels is None:
         return None
     known = superclasses_of(record.labels) if validation.of_superclasses else set(record.labels)
+    if validation.of_superclasses and not known:  # left out, as in PTB-XL's benchmark and by `eval score`
+        return None
     return [code in known for code in validation.codes]
 
 

@@ -25,9 +25,9 @@ class MimicIvEcgSource(IndexedSource[EcgRecord]):
     Args:
         root: folder with record_list.csv, machine_measurements.csv and files/.
         split: by subject_id.
-        need: which records: "labels" (every phrase of the report is understood), "measurements" (QRS, QT and axis are
-            plausible), "both", or "nothing": then a record that has none has `labels` None. What is left out is
-            counted.
+        need: which records: "labels" (every phrase of the report is understood, and one is a statement: "Abnormal ECG"
+            alone denies none), "measurements" (QRS, QT and axis are plausible), "both", or "nothing": then a record
+            that has none has `labels` None. What is left out is counted.
         check: refuse records whose limb leads contradict each other.
         index: folder of the index; the root if empty.
         progress: told how far the index is.
@@ -70,7 +70,7 @@ class MimicIvEcgSource(IndexedSource[EcgRecord]):
             record,
             patient_id=note["patient_id"],
             split=self.split,
-            labels=labels if phrases and not unmapped else None,
+            labels=labels if labels and not unmapped else None,
             report=_sentences(phrases) or None,
             truth=_truth(note["measured"]),
             meta={"phrases": phrases, "unmapped": unmapped, "ecg_time": note["ecg_time"]},
@@ -118,10 +118,11 @@ def _add(writer: IndexWriter, row: Mapping[str, str], need: str) -> None:
     """One line of record_list.csv with what the cart said about it."""
     subject, study = row["subject_id"], row["study_id"]
     said = (writer.get(study) or [{"phrases": [], "measured": {}}])[0]
-    _, unmapped = map_phrases(said["phrases"])
+    labels, unmapped = map_phrases(said["phrases"])
     writer.unmapped.update(unmapped)
-    if need in ("labels", "both") and (unmapped or not said["phrases"]):
-        writer.left_out["a phrase that is not mapped" if unmapped else "no report"] += 1
+    if need in ("labels", "both") and (unmapped or not labels):
+        lack = "a phrase that is not mapped" if unmapped else "no statement" if said["phrases"] else "no report"
+        writer.left_out[lack] += 1
         return
     if need in ("measurements", "both") and not {"qrs", "qt", "axis"} <= said["measured"].keys():
         writer.left_out["no plausible measurement of QRS, QT and axis"] += 1

@@ -82,6 +82,17 @@ def test_records_without_what_is_needed_are_left_out_and_counted(folder: Path, n
     assert source.index.unmapped == {"Possible anterior infarct - age undetermined": 1}  # type: ignore[attr-defined]
 
 
+def test_remarks_alone_say_nothing_of_71_statements(tmp_path: Path) -> None:
+    remarks = ("Abnormal ECG", "Left axis deviation")
+    folder = write_mimic(
+        tmp_path, [MimicStudy(subject=SUBJECT, study=n, phrases=p) for n, p in ((1, remarks), (2, AFIB))]
+    )
+    assert [record.labels for record in open_source("mimic_iv_ecg", folder, need="nothing")] == [None, {"AFIB"}]
+    source = open_source("mimic_iv_ecg", folder)
+    assert [record.record_id for record in source] == ["2"]
+    assert source.index.left_out == {"no statement": 1}  # type: ignore[attr-defined]
+
+
 # property
 
 
