@@ -222,7 +222,7 @@ class ConversationsSource(IndexedSource[Conversation]):
                 raise FileNotFoundError(f"no picture {path}, and none of that name in a shard below {self.images}")
         try:
             return as_seen(Image.open(io.BytesIO(stored)))
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(f"{where}: damaged ({error})") from error
 
 
