@@ -76,16 +76,22 @@ class World:
         """What `make` makes, on the main rank before the others, which wait for it without a limit.
 
         For what is written once and found again: the index of a large data set takes longer than collectives wait.
+
+        Raises:
+            RuntimeError: on the others, if the main rank could not; see `together`.
         """
         if self.size == 1:
             return make()
-        store, key, made = _get_default_store(), f"made-{next(_TURNS)}", None
+        store, key, made, error = _get_default_store(), f"made-{next(_TURNS)}", None, None
         if self.is_main:
-            made = make()
+            try:
+                made = make()
+            except Exception as caught:
+                error = caught
             store.set(key, "")
         while not store.check([key]):
             time.sleep(PAUSE)
-        self.wait()
+        self.together(error)
         return make() if made is None else made
 
     def together(self, error: Exception | None) -> None:

@@ -234,7 +234,7 @@ def _locked_run(config: RunConfig, world: World, lock: ExitStack) -> Path:
         try:
             lock.enter_context(only_run(config.folder))
             found = _find_checkpoint(config)
-        except (FileExistsError, FileNotFoundError) as caught:
+        except OSError as caught:
             error = caught
     world.together(error)
     found = world.gather(found)[0]

@@ -30,6 +30,14 @@ def everything(world: World) -> dict:
         time.sleep(0.1 * world.is_main)
         return _get_default_store().add("turns", 1)
 
+    def refuse() -> None:
+        raise ValueError("no such folder")
+
+    try:
+        world.main_first(refuse)
+    except (ValueError, RuntimeError) as caught:
+        errors.append(f"{type(caught).__name__}: {caught}")
+
     return {
         "main": world.is_main,
         "turn": world.main_first(turn),
@@ -51,6 +59,8 @@ def test_ranks_add_gather_wait_for_the_main_one_and_fail_together() -> None:
         "RuntimeError: rank 1: KeyError: 'lost'",
     ]
     assert all(rank["errors"][0] == "" for rank in ranks)
+    told = "RuntimeError: rank 0: ValueError: no such folder"  # not left to wait for what will not be made
+    assert [rank["errors"][2] for rank in ranks] == ["ValueError: no such folder", told, told]
 
 
 def test_an_attempt_never_reads_what_an_earlier_one_wrote() -> None:
