@@ -166,9 +166,9 @@ def parse_yes_no(text: str) -> bool | None:
 
 _NUMBER = r"([+-]?\d+(?:\.\d+)?)"
 _BOTH = r"\bQT ?/ ?QTc(?:F|B)?(?: intervals?)?(?: is| of|:)?"  # "QT/QTc 380/420", as carts print it
+_ATRIAL = re.compile(rf"\batrial rate(?: is| of|:)? {_NUMBER}", re.I)  # not the heart's
 _MEASUREMENTS = {
-    "heart_rate": rf"(?<!atrial )\brate(?: is| of|:)? {_NUMBER}|"
-    rf"{_NUMBER} ?(?:beats per minute|bpm|/ ?min|per minute)",
+    "heart_rate": rf"\brate(?: is| of|:)? {_NUMBER}|{_NUMBER} ?(?:beats per minute|bpm|/ ?min|per minute)",
     "pr": rf"\bPR(?: interval| time)?(?: is| of|:)? {_NUMBER}",
     "qrs": rf"\bQRS(?: duration| width)?(?: is| of|:)? {_NUMBER}",
     "qt": rf"\bQT(?: interval)?(?: is| of|:)? {_NUMBER}|{_BOTH} {_NUMBER} ?/",
@@ -181,7 +181,7 @@ def parse_measurements(text: str) -> dict[str, float]:
     """Numbers that a text states, by name: heart_rate (1/min), pr, qrs, qt, qtc (ms), axis (degrees)."""
     found = {}
     for name, pattern in _MEASUREMENTS.items():
-        match = re.search(pattern, text, re.I if name in ("heart_rate", "axis") else 0)
+        match = re.search(pattern, _ATRIAL.sub("", text), re.I if name in ("heart_rate", "axis") else 0)
         if match:
             found[name] = float(next(group for group in match.groups() if group is not None))
     return found
