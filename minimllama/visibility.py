@@ -103,6 +103,13 @@ class RowGroups:
         flat = torch.tensor([place[row] for row in range(n_rows)])  # [R]
         return cls(n_rows=n_rows, n_samples=n_samples, index=index, flat=flat)
 
+    def to(self, device: torch.device | str) -> "RowGroups":
+        """The same on another device."""
+        if self.index is None or self.flat is None:
+            return self
+        index, flat = (x.to(device, non_blocking=True) for x in (self.index, self.flat))
+        return replace(self, index=index, flat=flat)
+
     def gather(self, x: Tensor) -> Tensor:
         """[R, T, ...] -> [B, N * T, ...]."""
         if self.index is None:
@@ -135,7 +142,8 @@ class Sight:
     def to(self, device: torch.device | str) -> "Sight":
         """The same on another device."""
         mask = None if self.mask is None else self.mask.to(device, non_blocking=True)
-        return replace(self, sees=self.sees.to(device, non_blocking=True), mask=mask)
+        sees = self.sees.to(device, non_blocking=True)
+        return replace(self, sees=sees, mask=mask, groups=self.groups.to(device))
 
 
 def look(visible: Tensor, groups: RowGroups, tokens_per_tile: int, *, leak: bool = False) -> Sight:

@@ -110,14 +110,23 @@ class VisionAttention(nn.Module):
         if len(set(n_real)) == 1:
             mixed = attend_around_padding(q, k, v, n_real[0], **how)  # [N, H, S, E]
         else:
-            mixed = torch.empty_like(q)
-            for count in sorted(set(n_real)):
-                rows = [i for i, n in enumerate(n_real) if n == count]
-                keys, values = k[rows], v[rows]
-                if self.drop_unused_tiles:
-                    keys, values = (keys_present(y, count, max(n_real)) for y in (keys, values))
-                mixed[rows] = attend_around_padding(q[rows], keys, values, count, **how)
+            mixed = self._mix_by_size(q, k, v, n_real, **how)
         return self.o_proj(join_heads(mixed[..., :width]))  # [N, S, D]
+
+    def _mix_by_size(self, q: Tensor, k: Tensor, v: Tensor, n_real: Sequence[int], **how: float) -> Tensor:
+        """Images of one size at a time: [N, H, S, E] each -> [N, H, S, E].
+
+        Rows are taken apart and stacked: a list of their numbers would go to an accelerator, and wait, in every layer.
+        """
+        each, mixed = [x.unbind() for x in (q, k, v)], list(q)  # [H, S, E] each
+        for count in sorted(set(n_real)):
+            rows = [i for i, n in enumerate(n_real) if n == count]
+            queries, keys, values = (torch.stack([x[i] for i in rows]) for x in each)
+            if self.drop_unused_tiles:
+                keys, values = (keys_present(y, count, max(n_real)) for y in (keys, values))
+            for i, row in zip(rows, attend_around_padding(queries, keys, values, count, **how), strict=True):
+                mixed[i] = row
+        return torch.stack(mixed)  # [N, H, S, E]
 
 
 def attend_around_padding(q: Tensor, k: Tensor, v: Tensor, n_real: int, scale: float | None = None) -> Tensor:
