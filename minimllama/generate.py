@@ -169,6 +169,8 @@ def stream(
     longest, ragged = max(prefix.lengths), len(set(prefix.lengths)) > 1
     ended = [False] * len(prompts)
     hidden = prefix.hidden
+    if compile:
+        cache.stay()
     for step in range(max_new_tokens):
         chosen = choose(model.text.lm_head(hidden), sampling, generator)  # [R]
         tokens: list[int | None] = [None if done else token for done, token in zip(ended, chosen.tolist(), strict=True)]

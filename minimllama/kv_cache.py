@@ -65,6 +65,15 @@ class KvCache:
         text = {i: room() for i in range(config.n_layers) if i not in config.cross_layers}
         return cls(text=text, image={i: ImageCache() for i in config.cross_layers}, n_slots=n_slots)
 
+    def stay(self) -> None:
+        """Promise compilers that the tensors keep their addresses.
+
+        Otherwise CUDA graphs leave out a step that writes into its inputs, and copy the images' keys and values.
+        """
+        text = [x for layer in self.text.values() for x in (layer.k, layer.v)]
+        for x in (*text, *(x for layer in self.image.values() for x in layer.pair or ())):
+            torch._dynamo.mark_static_address(x)  # not guarded: another cache records a graph, but compiles nothing
+
     def branch(self, n_branches: int, n_used: int, n_slots: int) -> "KvCache":
         """Every row n_branches times, with its first n_used slots kept and n_slots in all: continuations of a prefix.
 
