@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from minimllama import MiniMllama
@@ -50,15 +50,26 @@ def checkpoint_blocks(model: MiniMllama, recompute: str = "blocks") -> None:
         block.forward = partial(checkpoint, block.forward, **options)
 
 
-def _on_host(forward: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    with torch.autograd.graph.save_on_cpu(pin_memory=torch.cuda.is_available()):
+class _OnHost(torch.autograd.graph.save_on_cpu):
+    """What is saved for the backward pass goes to the host, except a block's weights: they stay where they are anyway."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__(pin_memory=torch.cuda.is_available())
+        weights = {p.untyped_storage()._cdata for p in block.parameters()}
+        to_host, from_host = self.pack_hook, self.unpack_hook
+        self.pack_hook = lambda x: x if x.untyped_storage()._cdata in weights else to_host(x)
+        self.unpack_hook = lambda kept: kept if isinstance(kept, Tensor) else from_host(kept)
+
+
+def _on_host(block: nn.Module, forward: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    with _OnHost(block):
         return forward(*arguments, **options)
 
 
 def offload_blocks(model: MiniMllama) -> None:
-    """Keep what the backward pass needs in host memory instead of the accelerator's."""
+    """Keep what the backward pass needs beside the weights in host memory instead of the accelerator's."""
     for block in blocks(model):
-        block.forward = partial(_on_host, block.forward)
+        block.forward = partial(_on_host, block, block.forward)
 
 
 def prepare_blocks(model: MiniMllama, compute: Any, backend: str = "inductor") -> None:

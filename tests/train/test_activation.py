@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lora import TuneConfig, apply_tuning
 from minimllama import MiniMllama
 from tests.tools.tiny import TINY, pictures, prompt, tiny_model, with_text, with_vision
-from train.activation import blocks, checkpoint_blocks, prepare_blocks
+from train.activation import blocks, checkpoint_blocks, offload_blocks, prepare_blocks
 from train.settings import ComputeConfig
 
 TUNINGS = [TuneConfig(r=3, alpha=6, dropout=0.3), TuneConfig(method="full"), TuneConfig(method="partial")]
@@ -99,6 +99,23 @@ def test_keeping_attention_and_the_hosts_memory_change_no_bit(settings: dict[str
     assert torch.equal(*losses)
     for ours, theirs in zip(plain.parameters(), other.parameters(), strict=True):
         assert (ours.grad is None and theirs.grad is None) or torch.equal(ours.grad, theirs.grad)  # type: ignore[arg-type]
+
+
+def test_offloading_leaves_the_weights_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, moved = with_settings(), []
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    inner = torch.autograd.graph.save_on_cpu.__init__
+
+    def watched(self: torch.autograd.graph.save_on_cpu, *, pin_memory: bool) -> None:
+        inner(self, pin_memory)
+        to_host = self.pack_hook
+        self.pack_hook = lambda x: (moved.append(x.untyped_storage().data_ptr()), to_host(x))[1]
+
+    monkeypatch.setattr(torch.autograd.graph.save_on_cpu, "__init__", watched)
+    offload_blocks(model)
+    loss_of(model)
+    assert len(moved) > 100
+    assert not weights & set(moved)
 
 
 def test_under_selective_recomputation_attention_runs_once_and_the_rest_twice() -> None:
