@@ -122,11 +122,11 @@ def prefill(
         raise ValueError("a prompt has an image token, but there are no images")
     cache = model.empty_cache(len(prompts), max(lengths) + n_new)
     x = model.text(tokens.to(device), states, sight, cache)  # [R, T, D]
-    last = torch.tensor(lengths, device=device) - 1
-    rows = torch.arange(len(prompts), device=device)
+    rows, last = torch.arange(len(prompts)), torch.tensor(lengths) - 1
     if visible is not None:
-        visible = visible[rows.cpu(), last.cpu()].unsqueeze(1)  # [R, 1, I, K]
-    return Prefix(cache=cache, lengths=lengths, hidden=x[rows, last], visible=visible, groups=groups)
+        visible = visible[rows, last].unsqueeze(1)  # [R, 1, I, K]
+    hidden = x[rows.to(device), last.to(device)]  # [R, D]
+    return Prefix(cache=cache, lengths=lengths, hidden=hidden, visible=visible, groups=groups)
 
 
 def next_hidden(model: MiniMllama, tokens: Tensor, sight: Sight | None, cache: KvCache, positions: Tensor) -> Tensor:

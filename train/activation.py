@@ -51,7 +51,7 @@ def checkpoint_blocks(model: MiniMllama, recompute: str = "blocks") -> None:
 
 
 class _OnHost(torch.autograd.graph.save_on_cpu):
-    """What is saved for the backward pass goes to the host, except a block's weights: they stay where they are anyway."""
+    """What is saved for the backward pass goes to the host, except a block's weights, which stay anyway."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__(pin_memory=torch.cuda.is_available())
