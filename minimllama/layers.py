@@ -128,6 +128,10 @@ def attend(
         if mask is None and not causal:
             return BlockedAttention.apply(q, k, v, scale or q.shape[-1] ** -0.5)  # [B, H, S, E]
     grouped = q.shape[1] != k.shape[1]
+    if grouped and mask is not None and q.device.type != "cpu":
+        # CUDA's fast kernels take groups or a mask; both at once would hold all scores, in float32
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+        grouped = False
     return F.scaled_dot_product_attention(  # [B, H, S, E]
         q, k, v, mask, is_causal=causal, scale=scale, enable_gqa=grouped
     )

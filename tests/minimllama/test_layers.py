@@ -1,6 +1,7 @@
 """RMSNorm, SwiGLU, GeluMLP and the attention call."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -126,3 +127,18 @@ def test_a_query_that_sees_nothing_gets_nan_rather_than_a_guess() -> None:
     out = attend_plainly(q, k, v, mask)
     assert not out[:, :, 0].isnan().any()
     assert out[:, :, 1].isnan().all()
+
+
+def test_on_accelerators_a_mask_and_grouped_heads_never_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together they would leave only the kernel that holds all scores."""
+    given, plain = [], torch.nn.functional.scaled_dot_product_attention
+
+    def watched(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **how: Any) -> Tensor:
+        given.append((k.shape[1], v.shape[1], how["enable_gqa"]))
+        return plain(q, k, v, mask, **how)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    q, k = torch.empty(2, 6, 5, 8, device="meta"), torch.empty(2, 3, 7, 8, device="meta")
+    mask = torch.empty(2, 1, 5, 7, dtype=torch.bool, device="meta")
+    assert attend(q, k, k, mask=mask).shape == attend(q, k, k).shape == q.shape
+    assert given == [(6, 6, False), (3, 3, True)]
