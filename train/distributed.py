@@ -8,6 +8,7 @@ import itertools
 import os
 import sys
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,6 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.distributed_c10d import _get_default_store
 from torch.distributed.rendezvous import rendezvous
 
@@ -213,5 +215,14 @@ def restarts() -> int:
 
 
 def job() -> str:
-    """What torchrun calls this job, over all its restarts; "" without torchrun."""
-    return os.environ.get("TORCHELASTIC_RUN_ID", "")
+    """A name that all attempts of one job of torchrun share, and no other job has; "" without torchrun.
+
+    Several ranks find it in torchrun's store, which lives as long as torchrun: the name that torchrun itself gives is
+    "none" for every job that was started without --standalone and --rdzv-id.
+    """
+    if not dist.is_initialized():
+        return os.environ.get("TORCHELASTIC_RUN_ID", "")
+    store = _get_default_store()
+    while isinstance(store, PrefixStore):  # below which each attempt writes; see train.rounds
+        store = store.underlying_store
+    return store.compare_set("minimllama-job", "", uuid.uuid4().hex).decode()

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import _get_default_store
 
 from tests.tools.gloo import run_ranks
-from train.distributed import World, choose_device, leave, refuse_other_launchers, start
+from train.distributed import World, choose_device, job, leave, refuse_other_launchers, start
 from train.rounds import fresh_store
 
 
@@ -41,6 +41,7 @@ def everything(world: World) -> dict:
     return {
         "main": world.is_main,
         "turn": world.main_first(turn),
+        "jobs": [job(), job()],
         "totals": world.totals([world.rank + 0.5, 1e9 + world.rank]),
         "gathered": world.gather({"rank": world.rank}),
         "errors": errors,
@@ -51,6 +52,7 @@ def test_ranks_add_gather_wait_for_the_main_one_and_fail_together() -> None:
     ranks = run_ranks(3, everything)
     assert [rank["main"] for rank in ranks] == [True, False, False]
     assert ranks[0]["turn"] == 1  # however long it takes
+    assert len({name for rank in ranks for name in rank["jobs"]} | {""}) == 2  # one name, of every rank
     assert all(rank["totals"] == [4.5, 3e9 + 3] for rank in ranks)  # float64: exact
     assert all(rank["gathered"] == [{"rank": 0}, {"rank": 1}, {"rank": 2}] for rank in ranks)
     assert [rank["errors"][1] for rank in ranks] == [
