@@ -48,7 +48,7 @@ class PlanConfig:
 
     Attributes:
         ranks: of the job.
-        group: ranks of a node, for hsdp.
+        group: ranks of a node, for hsdp; 0: four where that divides the ranks, otherwise all of them.
         preset: of PRESETS, instead of reading the recipe's checkpoint.
         length: tokens of a dialog, as padded.
         answers: of them carrying loss.
@@ -56,15 +56,20 @@ class PlanConfig:
     """
 
     ranks: int = 4
-    group: int = 4
+    group: int = 0
     preset: str = ""
     length: int = 512
     answers: int = 64
     tiles: int = 0
 
     def __post_init__(self) -> None:
-        if self.ranks < 1 or self.group < 1 or self.ranks % min(self.group, self.ranks):
-            raise ValueError(f"group={self.group} does not divide ranks={self.ranks}; both must be positive")
+        if self.ranks < 1 or self.group < 0 or self.ranks % self.node:
+            raise ValueError(f"group={self.group} does not divide ranks={self.ranks}; neither may be negative")
+
+    @property
+    def node(self) -> int:
+        """Ranks of a node."""
+        return min(self.group, self.ranks) or (4 if self.ranks % 4 == 0 else self.ranks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +159,7 @@ def activation_bytes(
 
 def plan_memory(strategy: str, sizes: Sizes, kept: Kept, recipe: "RunConfig", plan: PlanConfig) -> Memory:
     """Peak bytes of one rank: when a step's last backward pass begins, when it reaches vision, or when it ends."""
-    group, accumulate = min(plan.group, plan.ranks), recipe.batch.accumulate
+    group, accumulate = plan.node, recipe.batch.accumulate
     weights, masters, gradients, moments = state_bytes(strategy, sizes, plan.ranks, group, accumulate)
     whole = sizes.bytes * sizes.trained * (strategy in ("ddp", "zero1", "zero2"))  # freed on the way
     in_text = sizes.trained_text / sizes.trained
@@ -227,7 +232,7 @@ def make_plan(recipe: "RunConfig", plan: PlanConfig) -> str:
     forward, both = (accumulate * flops for flops in step_flops(model, work))
     kept_flops = accumulate * sum(attention_flops(model, work)) * (recipe.compute.recompute == "selective")
     executed = both + (forward - kept_flops) * recipe.compute.checkpoint_activations
-    group = min(plan.group, plan.ranks)
+    group = plan.node
     lines = [
         f"F = {sizes.frozen:,} frozen, T = {sizes.trained:,} trained, U = {sizes.unit:,}, "
         f"rest = {sizes.rest:,}, E = {sizes.once:,}, S = {sizes.on_the_way:,}, "

@@ -149,7 +149,8 @@ def test_tiles_to_plan_for_need_a_recipe_that_drops_the_others() -> None:
 
 def test_groups_must_divide_the_ranks_as_they_must_in_a_run() -> None:
     with pytest.raises(ValueError, match="group=4 does not divide ranks=6"):
-        PlanConfig(ranks=6)
+        PlanConfig(ranks=6, group=4)
+    assert [PlanConfig(ranks=n).node for n in (1, 2, 6, 8)] == [1, 2, 6, 4]
 
 
 def test_unknown_sizes_are_refused() -> None:

@@ -77,7 +77,7 @@ def find_files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
                     found += [Path(entry.path)] if entry.name.endswith(endings) else []
                 elif entry.is_symlink():
                     linked.append((entry.path, os.path.realpath(entry.path)))
-                else:
+                elif entry.name != "lost+found":  # of the file system, and not for us to read
                     own.append((entry.path, f"{real}/{entry.name}"))
     return sorted(found)
 

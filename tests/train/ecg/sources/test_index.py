@@ -126,6 +126,8 @@ def test_files_in_linked_folders_are_found_once_and_circles_end(tmp_path: Path) 
     (tmp_path / "a" / "link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "a" / "circle").symlink_to(tmp_path / "a")
     (tmp_path / "a" / "again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a" / "lost+found").mkdir()
+    (tmp_path / "a" / "lost+found" / "4.hea").touch()
     assert find_files(tmp_path / "a", (".hea",)) == [tmp_path / "a" / "1.hea", tmp_path / "a" / "again" / "3.hea"]
 
 
