@@ -50,7 +50,10 @@ def test_workers_outlive_a_scheduler_but_never_the_run(make_config: MakeConfig) 
     worker.terminate()
     worker.join(0.05)
     assert worker.is_alive()
-    _end_workers()  # as the interpreter calls it at the end
-    signal.signal(signal.SIGCHLD, before)
-    worker.join(10)
-    assert worker.exitcode == -signal.SIGKILL
+    try:
+        _end_workers()  # as the interpreter calls it at the end
+        worker.join(10)
+        assert worker.exitcode == -signal.SIGKILL
+        del batches  # PyTorch forgets the worker, of which its own handler would complain
+    finally:
+        signal.signal(signal.SIGCHLD, before)
