@@ -75,7 +75,7 @@ def test_training_generation_and_scoring_keep_devices_apart_and_no_layer_waits_f
     batch, images = batch_of([2, 1], [0, 1, 1]), pictures([[(20, 12)], [(12, 12)]])
 
     def use(mode: Imagined) -> None:
-        with pytest.raises(RuntimeError, match="same device|two different devices"):
+        with pytest.raises(RuntimeError, match=r"same device|two different devices"):
             torch.zeros(3, device=DEVICE) + torch.zeros(3)
         waits = train(mode, batch)
         assert waits < 20, waits  # per batch: its pages' scale, positions, masks, loss and norm; a layer would add ten
