@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.suites import SUITES
+from minimllama.checkpoint import DTYPES
 from train.config import RunConfig, from_dict
-from train.settings import DTYPES
 
 ROOT = Path(__file__).parent.parent
 OWN = ("name", "out", "seed", "resume", "data.components")  # fields that no variant may set

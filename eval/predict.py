@@ -23,11 +23,11 @@ from eval.shards import missing, parse_shard, shard_path
 from eval.suites import SUITES, Suite, page_for
 from lora import load_adapter, merge_adapters
 from minimllama import ImageBatch, ImageTransform, MiniMllama, Tokenizer, load_model, load_tokenizer
+from minimllama.checkpoint import find_dtype
 from minimllama.console import Progress, duration, say
 from minimllama.nano import resolve_model
 from minimllama.weights import check_weights, hold_weights
 from train.ecg import STYLES, EcgRecord, PaperStyle
-from train.settings import DTYPES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +90,7 @@ class PredictConfig:
             raise ValueError(f"suite {suite.name} shows published pictures as they are; page and distort do not apply")
         if self.page and self.page not in STYLES:
             raise ValueError(f"page={self.page!r} is not one of {', '.join(STYLES)}")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype={self.dtype!r} is not one of {', '.join(DTYPES)}")
+        find_dtype(self.dtype)
         check_page_kind(self.distort)
         check_weights(self.weights)
         parse_shard(self.shard)
@@ -120,7 +119,7 @@ class Predictor:
     def load(cls, config: PredictConfig) -> "Predictor":
         """Load the model, its tokenizer and its adapter."""
         folder = resolve_model(config.model)
-        model = load_model(folder, getattr(torch, config.dtype), config.device, config.semantics)
+        model = load_model(folder, find_dtype(config.dtype), config.device, config.semantics)
         if config.adapter:
             load_adapter(model, config.adapter)
             if config.weights != "plain":

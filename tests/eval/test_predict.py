@@ -176,7 +176,7 @@ def test_weights_kept_otherwise_give_nearly_the_same_scores(
         ({"texts": ("yes_no",)}, "texts: yes_no not in"),  # asks every record something else
         ({"weights": "int4"}, "weights='int4' is not one of plain, fast, int8"),
         ({"page": "a4"}, "page='a4' is not one of "),
-        ({"dtype": "fp16"}, "dtype='fp16' is not one of bfloat16, float32"),
+        ({"dtype": "fp16"}, "dtype='fp16' is not one of float32, bfloat16, float16"),
         ({"batch": 0}, "batch=0 and max_new_tokens=96 must be positive"),
     ],
 )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from minimllama.image import open_picture, to_rgb
 from train.ecg import open_source
 from train.ecg.sources import Conversation
 from train.ecg.sources.conversation_files import read_items
@@ -178,6 +179,18 @@ def test_pictures_are_seen_as_a_viewer_shows_them() -> None:
     assert (on_white[2].max(), on_white[3].min()) == (0, 255)
     deep = np.array([[0, 257 * 100, 65535]], np.uint16)
     assert np.asarray(_seen(Image.fromarray(deep), "PNG"))[0, :, 0].tolist() == [0, 100, 255]
+    with pytest.raises(ValueError, match="mode 'F' does not say which number is white"):
+        _seen(Image.new("F", (2, 2)), "TIFF")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16"])
+def test_a_model_is_trained_on_the_pixels_that_it_is_asked_about(mode: str, tmp_path: Path) -> None:
+    values = np.random.default_rng(3).integers(0, 65536, (6, 9, 4), dtype=np.uint16)
+    image = Image.fromarray(values[..., 0]) if mode == "I;16" else Image.fromarray((values >> 8).astype(np.uint8))
+    file = tmp_path / "x.tiff"
+    (image if mode in ("I;16", "RGBA") else image.convert(mode)).save(file)
+    asked = to_rgb(open_picture(file))
+    assert np.array_equal(np.asarray(as_seen(Image.open(file))), np.asarray(asked))
 
 
 # spellings
