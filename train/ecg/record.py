@@ -4,6 +4,7 @@ wfdb reads the files; `read_record` closes its traps: a missing gain, names of l
 other than millivolts, lead equations that do not hold. https://wfdb.readthedocs.io, rdsamp.
 """
 
+import importlib
 import json
 import re
 from collections.abc import Mapping
@@ -68,12 +69,20 @@ def lead_name(name: str) -> str | None:
     return {lead.upper(): lead for lead in LEADS}.get(bare)
 
 
-def _need_wfdb() -> Any:
+def need_package(name: str, extra: str, what: str) -> Any:
+    """An optional package, which `what` takes.
+
+    Raises:
+        ValueError: if it is not installed, with the extra that brings it.
+    """
     try:
-        import wfdb  # optional extra "ecg"
+        return importlib.import_module(name)
     except ImportError as error:
-        raise ValueError("WFDB files need the extra: pip install 'minimllama[ecg]'") from error
-    return wfdb
+        raise ValueError(f"{what} needs the extra: pip install 'minimllama[{extra}]'") from error
+
+
+def _need_wfdb() -> Any:
+    return need_package("wfdb", "ecg", "the WFDB format")
 
 
 def _read_units(header: Path) -> list[str]:

@@ -220,7 +220,7 @@ def test_simulated_options_that_make_no_sense_are_refused(option: dict) -> None:
 def test_a_package_that_is_not_installed_is_named_with_its_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_source("wfdb", folder, "validate")
     monkeypatch.setitem(sys.modules, "wfdb", None)
-    with pytest.raises(ValueError, match=r"WFDB files need the extra: pip install 'minimllama\[ecg\]'"):
+    with pytest.raises(ValueError, match=r"the WFDB format needs the extra: pip install 'minimllama\[ecg\]'"):
         source[0]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from train.ecg.label_maps import SCP_OF_CODE15
 from train.ecg.labels import LABEL_SETS
-from train.ecg.record import EcgRecord
+from train.ecg.record import EcgRecord, need_package
 from train.ecg.signal import LEADS, check_lead_equations
 from train.ecg.sources.index import IndexWriter, Progress, file_stamp, naming, open_index, read_table, split_of_patient
 from train.ecg.sources.indexed import IndexedSource, choose, need_root
@@ -139,11 +139,7 @@ class Code15Source(IndexedSource[EcgRecord]):
 
 
 def _need_h5py() -> Any:
-    try:
-        import h5py  # optional extra "ecg"
-    except ImportError as error:
-        raise ValueError("CODE-15's files need the extra: pip install 'minimllama[ecg]'") from error
-    return h5py
+    return need_package("h5py", "ecg", "CODE-15's HDF5 format")
 
 
 def _add_part(writer: IndexWriter, part: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from train.ecg.record import need_package
 from train.ecg.sources.index import find_files
 
 Place = tuple[int, int]
@@ -171,13 +172,10 @@ def _is_json(key: str, value: Any) -> bool:
 
 
 def _open_parquet(path: Path) -> Any:
+    parquet = need_package("pyarrow.parquet", "parquet", f"reading {path}")
     try:
-        import pyarrow.parquet  # optional extra "parquet"
-    except ImportError as error:
-        raise ValueError(f"{path}: reading it needs the extra: pip install 'minimllama[parquet]'") from error
-    try:
-        return pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
+        return parquet.ParquetFile(path)
+    except ValueError as error:  # pyarrow.ArrowInvalid
         raise ValueError(f"{path}: damaged ({error})") from error
 
 
