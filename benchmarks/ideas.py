@@ -18,10 +18,11 @@ import tyro
 from torch import Tensor, nn
 
 import lora.layers
+import minimllama.checkpoint.files
 import minimllama.layers
 import minimllama.vision
 from benchmarks.mid import MID, write_checkpoint
-from benchmarks.ours import Training
+from benchmarks.ours import Loading, Training
 from benchmarks.pairs import MIB, Spec, Timing, time_pair
 from benchmarks.results import begin
 from lora.layers import LoraLinear
@@ -93,6 +94,15 @@ class Step(Training):
             setattr(*SWITCHES[without](self))
 
 
+class Load(Loading):
+    """Reading the checkpoint, into memory of small pages if `huge_pages` is False."""
+
+    def __init__(self, folder: str, *, huge_pages: bool = True) -> None:
+        super().__init__(folder)
+        if not huge_pages:
+            minimllama.checkpoint.files.HUGE = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Idea:
     """One row.
@@ -141,6 +151,13 @@ IDEAS = [
     _weights("decode with fused and packed weights", "fast", "1.24, by a trial of fused ones"),
     _weights("decode with int8 weights", "int8", "2 at most: half the bytes to read"),
     _weights("decode with fused and packed weights, batch 8", "fast", "1.19, by a trial of fused ones", 8),
+    Idea(
+        name="loading into huge pages",
+        predicted="1.6, by a trial",
+        job="benchmarks.ideas:Load",
+        off={"huge_pages": False},
+        quantity="load",
+    ),
 ]
 
 

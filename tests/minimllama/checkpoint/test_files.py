@@ -1,12 +1,14 @@
 """Named tensors in safetensors files, read one at a time. Native files: test_meta.py."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from minimllama.checkpoint import files as module
 from minimllama.checkpoint.files import PthFiles, SafetensorFiles
 
 ONE, TWO = torch.arange(6.0).view(2, 3), torch.arange(4.0)
@@ -42,6 +44,31 @@ def test_a_tensor_that_was_read_outlives_its_file(tmp_path: Path) -> None:
     read = SafetensorFiles(sharded(tmp_path)).read("one")
     (tmp_path / "a.safetensors").write_bytes(b"")
     assert torch.equal(read, ONE)
+
+
+def _asks_for_huge_pages(tensor: torch.Tensor) -> bool:
+    """Whether the mapping that holds the middle of a tensor says so; skips where Linux does not tell."""
+    maps = Path("/proc/self/smaps")
+    if not maps.exists() or not Path("/sys/kernel/mm/transparent_hugepage").exists():
+        pytest.skip("no huge pages in /proc and /sys here")
+    at = tensor.data_ptr() + tensor.nbytes // 2
+    for entry in re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", maps.read_text()):
+        first, end = (int(x, 16) for x in entry.split(" ", 1)[0].split("-"))
+        if first <= at < end:
+            return " hg" in entry.rsplit("VmFlags:", 1)[1]
+    raise AssertionError("the tensor is in no mapping")
+
+
+@pytest.mark.parametrize("huge", [module.HUGE, None])
+def test_large_tensors_are_read_into_huge_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, huge: int | None
+) -> None:
+    monkeypatch.setattr(module, "HUGE", huge)
+    saved = torch.arange(5_000_000, dtype=torch.int64).view(1000, -1)
+    save_file({"one": saved}, tmp_path / "model.safetensors")
+    read = SafetensorFiles(tmp_path).read("one")
+    assert torch.equal(read, saved)
+    assert _asks_for_huge_pages(read) == (huge is not None)
 
 
 def test_files_beside_the_index_are_left_alone(tmp_path: Path) -> None:
