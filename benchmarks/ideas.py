@@ -82,6 +82,7 @@ SWITCHES: dict[str, Callable[[Any], tuple[Any, str, Any]]] = {
     "adapters' dtype": lambda _: (lora.layers, "_adapted", adapt_like_peft),
     "gaps": lambda _: (lora.layers, "FEW", float("inf")),
     "answers only": lambda job: (job, "answer_loss", loss_of_all_logits),
+    "huge pages": lambda _: (minimllama.checkpoint.files, "HUGE", None),
 }
 
 
@@ -95,12 +96,12 @@ class Step(Training):
 
 
 class Load(Loading):
-    """Reading the checkpoint, into memory of small pages if `huge_pages` is False."""
+    """Reading the checkpoint without one idea."""
 
-    def __init__(self, folder: str, *, huge_pages: bool = True) -> None:
+    def __init__(self, folder: str, *, without: str = "") -> None:
         super().__init__(folder)
-        if not huge_pages:
-            minimllama.checkpoint.files.HUGE = None
+        if without:
+            setattr(*SWITCHES[without](self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,7 @@ class Idea:
     Attributes:
         name: as printed.
         predicted: before it was built, and why.
-        job: "benchmarks.ideas:Step" or one of ours.py.
+        job: "benchmarks.ideas:Step", "benchmarks.ideas:Load" or one of ours.py.
         on, off: arguments of the job with the idea and without it.
         quantity: which of the job's times.
     """
@@ -155,7 +156,7 @@ IDEAS = [
         name="loading into huge pages",
         predicted="1.6, by a trial",
         job="benchmarks.ideas:Load",
-        off={"huge_pages": False},
+        off={"without": "huge pages"},
         quantity="load",
     ),
 ]

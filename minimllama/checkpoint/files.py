@@ -33,8 +33,8 @@ HUGE = 2**21  # bytes of a huge page: tensors from here on ask for them; None fo
 def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Memory for one tensor, in pages of 2 MiB where Linux has them to give.
 
-    Most of a load's time goes into the first touch of each page, and there are 512 times fewer of these. It is a
-    wish: a kernel that does not know it, or has no such page free, gives small ones.
+    The first touch of each page costs two fifths of a load (docs/performance.md), and there are 512 times fewer. It
+    is a wish: a kernel that does not know it, or has no such page free, gives small ones.
     """
     out = torch.empty(shape, dtype=dtype)
     if HUGE is not None and out.nbytes >= HUGE and sys.platform == "linux":
