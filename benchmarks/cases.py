@@ -24,7 +24,7 @@ class Case:
         needs_folder: whether the job reads the checkpoint.
         goals: ratio to reach by quantity; issue-level promises, not limits.
         memory_goal: our peak over theirs to stay below.
-        rounds: timings, if not the usual number.
+        rounds: timings, if not said otherwise.
         units: how many of what one timing does, by quantity: {"decode": (48, "tok")}.
     """
 
@@ -37,7 +37,7 @@ class Case:
     needs_folder: bool = True
     goals: Mapping[str, float] = field(default_factory=dict)
     memory_goal: float | None = None
-    rounds: int | None = None
+    rounds: int = 5
     units: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
     def specs(self, folder: str, arguments: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[Spec, Spec]:
@@ -60,8 +60,10 @@ class Outcome:
     timings: list[Timing]
 
 
-def run_cases(cases: Iterable[Case], folder: str, rounds: int, threads: int) -> Iterator[Outcome]:
-    """Check, then time, one case after the other. A check that an earlier case has passed is not repeated.
+def run_cases(cases: Iterable[Case], folder: str, rounds: int | None, threads: int) -> Iterator[Outcome]:
+    """Check, then time, one case after the other, `rounds` times or as often as the case says.
+
+    A check that an earlier case has passed is not repeated.
 
     Raises:
         AssertionError: if both sides do not compute the same.
@@ -76,7 +78,7 @@ def run_cases(cases: Iterable[Case], folder: str, rounds: int, threads: int) -> 
                 passed[key] = largest_difference(*case.specs(folder, case.check, extra), EXACT, threads)
             found = passed[key]
         specs = case.specs(folder, case.arguments, case.ours)
-        timings = time_pair(*specs, rounds=case.rounds or rounds, threads=threads)
+        timings = time_pair(*specs, rounds=rounds or case.rounds, threads=threads)
         yield Outcome(
             case=case,
             difference=max(found.values()) if found else None,

@@ -26,7 +26,7 @@ class Options:
         only: cases whose name contains one of these texts.
         full: the whole matrix of steps too: every method, 1, 2 and 4 tiles, batch 1 and 4, with and without
             activation checkpointing, and variants; hours on a CPU.
-        rounds: timings of each side per case, after one that is not counted.
+        rounds: timings of each side per case, after one that is not counted; five if not said, three of long cases.
         threads: of each side.
         out: Markdown file; a file named after machine and date in benchmarks/results if empty.
         folder: where the random checkpoint is made and kept.
@@ -36,7 +36,7 @@ class Options:
     groups: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     only: tuple[str, ...] = ()
     full: bool = False
-    rounds: int = 5
+    rounds: int | None = None
     threads: int = 1
     out: Path | None = None
     folder: Path = Path("runs/bench/mid")
@@ -45,6 +45,8 @@ class Options:
     def __post_init__(self) -> None:
         if odd := [name for name in self.groups if name not in GROUPS]:
             raise ValueError(f"no such group: {', '.join(odd)}; there are {', '.join(GROUPS)}")
+        if self.rounds is not None and self.rounds < 1:
+            raise ValueError(f"--rounds {self.rounds}: at least 1")
 
 
 def choose(options: Options) -> list[Case]:

@@ -1,7 +1,10 @@
 """Which cases `python -m benchmarks` runs."""
 
+import dataclasses
+
 import pytest
 
+import benchmarks.cases
 from benchmarks.compare import Options, choose
 from benchmarks.step import CASES, MORE
 
@@ -28,3 +31,19 @@ def test_cases_are_chosen_by_group_and_by_a_part_of_their_name() -> None:
 def test_a_name_that_no_case_has_is_an_error() -> None:
     with pytest.raises(ValueError, match="no case has 9 tiles"):
         choose(Options(only=("9 tiles",)))
+
+
+@pytest.mark.parametrize(("asked", "rounds"), [(None, [5, 3]), (1, [1, 1])])
+def test_rounds_are_those_asked_for_or_those_of_the_case(
+    asked: int | None, rounds: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = []
+    monkeypatch.setattr(benchmarks.cases, "time_pair", lambda *_, rounds, threads: timed.append(rounds) or [])
+    cases = [dataclasses.replace(case, check=None) for case in (CASES[0], MORE[0])]
+    assert len(list(benchmarks.cases.run_cases(cases, "", asked, 1))) == 2
+    assert timed == rounds
+
+
+def test_no_rounds_at_all_is_an_error() -> None:
+    with pytest.raises(ValueError, match="--rounds 0: at least 1"):
+        Options(rounds=0)
