@@ -7,14 +7,14 @@ docs/quirks.md, "new tokens".
 Shapes: R rows (one per sample), T longest prompt, W vocabulary, I image slots, K tile slots, D width.
 """
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from minimllama.chat import pad_rows
+from minimllama.compiled import compiled_step
 from minimllama.image import ImageBatch
 from minimllama.kv_cache import KvCache
 from minimllama.model import MiniMllama
@@ -129,20 +129,6 @@ def prefill(
     return Prefix(cache=cache, lengths=lengths, hidden=hidden, visible=visible, groups=groups)
 
 
-def next_hidden(model: MiniMllama, tokens: Tensor, sight: Sight | None, cache: KvCache, positions: Tensor) -> Tensor:
-    """A step whose shapes never change, for compilers: every slot is a key, and a mask tells which are in use.
-
-    tokens: [R], positions: [R], where they stand -> [R, D].
-    """
-    return model.text(tokens[:, None], None, sight, cache, positions[:, None], cache.n_slots)[:, 0]
-
-
-@functools.cache
-def compiled_step(mode: str | None) -> Callable[..., Tensor]:
-    """`next_hidden`, compiled when it is first called with new shapes."""
-    return torch.compile(next_hidden, dynamic=False, mode=mode)
-
-
 @torch.no_grad()
 def stream(
     model: MiniMllama,
@@ -169,8 +155,7 @@ def stream(
     longest, ragged = max(prefix.lengths), len(set(prefix.lengths)) > 1
     ended = [False] * len(prompts)
     hidden = prefix.hidden
-    if compile:
-        cache.stay()
+    next_hidden = compiled_step(model, cache, sight) if compile else None
     for step in range(max_new_tokens):
         chosen = choose(model.text.lm_head(hidden), sampling, generator)  # [R]
         tokens: list[int | None] = [None if done else token for done, token in zip(ended, chosen.tolist(), strict=True)]
@@ -178,9 +163,8 @@ def stream(
         ended = [done or token in stop_ids for done, token in zip(ended, tokens, strict=True)]
         if all(ended) or step == max_new_tokens - 1:
             return
-        if compile:
-            run = compiled_step("reduce-overhead" if device.type == "cuda" else None)
-            hidden = run(model, chosen, sight, cache, lengths + step)
+        if next_hidden is not None:
+            hidden = next_hidden(chosen, lengths + step)  # [R, D]
             continue
         positions = (lengths + step).unsqueeze(1)  # [R, 1]
         n_cached = longest + step + 1
@@ -211,8 +195,7 @@ def generate(
         stop_ids: a row ends with the first of these; without any, every row gets max_new_tokens.
         generator: randomness of sampling, on the model's device; seeded with 0 if None.
         states: what `model.encode(images)` gave, if they have been encoded already.
-        compile: the step that decodes one token, by torch.compile, with CUDA graphs on a GPU; for many tokens,
-            because compiling takes its time, again for another number of rows or slots.
+        compile: decode with compiled layers, and on a GPU with the step recorded as a CUDA graph; compiled.py.
 
     Returns:
         Per sample the prompt and what follows, int64, a stop id included.

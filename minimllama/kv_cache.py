@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from minimllama.config import TextConfig
+from minimllama.rope import rope_frequencies
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,13 @@ class KvCache:
         text: by layer number, of the self-attention layers.
         image: by layer number, of the cross-attention layers.
         n_slots: C.
+        frequencies: rotary ones, [E / 2], where the caches are: a step recorded as a CUDA graph may not fetch them.
     """
 
     text: dict[int, TextCache]
     image: dict[int, ImageCache]
     n_slots: int
+    frequencies: Tensor
 
     @classmethod
     def empty(
@@ -63,16 +66,12 @@ class KvCache:
             return TextCache(*(torch.zeros(shape, dtype=dtype, device=device) for _ in range(2)))
 
         text = {i: room() for i in range(config.n_layers) if i not in config.cross_layers}
-        return cls(text=text, image={i: ImageCache() for i in config.cross_layers}, n_slots=n_slots)
-
-    def stay(self) -> None:
-        """Promise compilers that the tensors keep their addresses.
-
-        Otherwise CUDA graphs leave out a step that writes into its inputs, and copy the images' keys and values.
-        """
-        text = [x for layer in self.text.values() for x in (layer.k, layer.v)]
-        for x in (*text, *(x for layer in self.image.values() for x in layer.pair or ())):
-            torch._dynamo.mark_static_address(x)  # not guarded: another cache records a graph, but compiles nothing
+        return cls(
+            text=text,
+            image={i: ImageCache() for i in config.cross_layers},
+            n_slots=n_slots,
+            frequencies=rope_frequencies(config.rope, config.head_width).to(device),
+        )
 
     def branch(self, n_branches: int, n_used: int, n_slots: int) -> "KvCache":
         """Every row n_branches times, with its first n_used slots kept and n_slots in all: continuations of a prefix.

@@ -32,18 +32,16 @@ def rope_frequencies(config: RopeConfig, head_width: int) -> Tensor:
     return torch.where(is_short, frequencies, torch.where(is_long, frequencies / config.factor, between))  # [F]
 
 
-def rope_cos_sin(positions: Tensor, config: RopeConfig, head_width: int) -> tuple[Tensor, Tensor]:
+def rope_cos_sin(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
     """Cos and sin of every angle.
 
     Args:
         positions: int [B, T].
-        config: theta and the scaling.
-        head_width: E.
+        frequencies: [F], of `rope_frequencies`, on the positions' device.
 
     Returns:
         Two float32 tensors [B, 1, T, F]; the 1 stands for the heads.
     """
-    frequencies = rope_frequencies(config, head_width).to(positions.device)  # [F]
     angles = positions[:, None, :, None].float() * frequencies  # [B, 1, T, F]
     return angles.cos(), angles.sin()
 

@@ -6,6 +6,7 @@ Shapes: R rows of text, T positions, D width, H query heads, G key/value heads, 
 B samples with images, N rows per sample, V vision tokens per sample, C cache slots.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from minimllama.config import TextConfig
 from minimllama.kv_cache import ImageCache, KvCache, TextCache
 from minimllama.layers import RMSNorm, SwiGLU, attend, join_heads, project, split_heads
-from minimllama.rope import apply_rope, rope_cos_sin
+from minimllama.rope import apply_rope, rope_cos_sin, rope_frequencies
 from minimllama.visibility import Sight
 
 
@@ -163,12 +164,17 @@ class TextDecoder(nn.Module):
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
 
-    def span(self, positions: Tensor, n_cached: int, *, ragged: bool) -> Span:
+    def span(self, positions: Tensor, n_cached: int, cache: KvCache | None = None, *, ragged: bool) -> Span:
         """Angles of tokens at `positions` [R, T], and which of the first n_cached slots they see.
 
         Not ragged: there is one token per row, and it stands in slot n_cached - 1 of every row.
         """
-        cos, sin = rope_cos_sin(positions, self.config.rope, self.config.head_width)
+        if cache is None:
+            ours = rope_frequencies(self.config.rope, self.config.head_width)
+            frequencies = ours.to(positions.device, non_blocking=True)  # [E / 2]
+        else:
+            frequencies = cache.frequencies
+        cos, sin = rope_cos_sin(positions, frequencies)
         mask = None
         if n_cached and ragged:
             slots = torch.arange(n_cached, device=positions.device)
@@ -185,6 +191,7 @@ class TextDecoder(nn.Module):
         n_cached: int = 0,
         *,
         ragged: bool = True,
+        run: Callable[..., Tensor] = nn.Module.__call__,
     ) -> Tensor:
         """Run all layers.
 
@@ -197,6 +204,7 @@ class TextDecoder(nn.Module):
             n_cached: number of leading cache slots that these tokens may look at, their own included; 0 when
                 they start their rows.
             ragged: False promises one token per row, all in slot n_cached - 1.
+            run: calls a layer with its arguments; compilers have their own way.
 
         Returns:
             [R, T, D], after the final norm.
@@ -204,10 +212,10 @@ class TextDecoder(nn.Module):
         x = self.embed_tokens(tokens)  # [R, T, D]
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-        span = self.span(positions, n_cached, ragged=ragged)
+        span = self.span(positions, n_cached, cache, ragged=ragged)
         for i, layer in enumerate(self.layers):
             if isinstance(layer, SelfLayer):
-                x = layer(x, span, None if cache is None else cache.text[i])  # [R, T, D]
+                x = run(layer, x, span, None if cache is None else cache.text[i])  # [R, T, D]
             elif sight is not None:
-                x = layer(x, sight, states, None if cache is None else cache.image[i])  # [R, T, D]
+                x = run(layer, x, sight, states, None if cache is None else cache.image[i])  # [R, T, D]
         return self.norm(x)

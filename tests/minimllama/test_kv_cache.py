@@ -1,16 +1,11 @@
 """Fixed-size caches of keys and values."""
 
-import sys
-from collections.abc import Callable
-
 import pytest
 import torch
 
-from minimllama import MiniMllama, generate
 from minimllama.config import PRESETS
 from minimllama.kv_cache import KvCache, TextCache
-from minimllama.visibility import Sight
-from tests.tools.tiny import TINY, pictures, prompt, tiny_model
+from tests.tools.tiny import TINY, tiny_model
 
 SIZES = TINY.text
 
@@ -74,23 +69,3 @@ def test_writing_past_the_end_is_an_error() -> None:
     cache = TextCache(torch.zeros(1, 1, 3, 1), torch.zeros(1, 1, 3, 1))
     with pytest.raises(RuntimeError, match="out of bounds"):
         cache.write(torch.tensor([[3]]), torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1))
-
-
-def test_a_compiled_step_is_told_that_all_caches_keep_their_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUDA graphs leave out a step that writes into inputs which might move, and copy the others."""
-    given = []
-
-    def step(mode: str | None) -> Callable[..., torch.Tensor]:
-        def note(model: MiniMllama, tokens: torch.Tensor, sight: Sight, cache: KvCache, *_: object) -> torch.Tensor:
-            given.append(cache)
-            return torch.zeros(len(tokens), SIZES.width)
-
-        return note
-
-    monkeypatch.setattr(sys.modules["minimllama.generate"], "compiled_step", step)
-    generate(tiny_model(), [prompt(5, 1, image_at=[1])], pictures([[(20, 12)]]), max_new_tokens=2, compile=True)
-    (cache,) = given
-    tensors = [x for layer in cache.text.values() for x in (layer.k, layer.v)]
-    tensors += [x for layer in cache.image.values() for x in layer.pair or ()]
-    assert len(tensors) == 2 * SIZES.n_layers
-    assert {x._dynamo_static_input_type for x in tensors} == {"unguarded"}

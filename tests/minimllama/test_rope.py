@@ -25,7 +25,7 @@ def test_one_pair_turns_by_its_angle() -> None:
 
 def test_pairs_are_halves_not_neighbours() -> None:
     x = torch.tensor([1.0, 0, 0, 0]).view(1, 1, 1, 4)
-    cos, sin = rope_cos_sin(torch.tensor([[3]]), RopeConfig(theta=100.0, factor=1.0), 4)
+    cos, sin = rope_cos_sin(torch.tensor([[3]]), rope_frequencies(RopeConfig(theta=100.0, factor=1.0), 4))
     turned = apply_rope(x, cos, sin).flatten()  # element 0 turns with element 2, by 3 radians
     torch.testing.assert_close(turned, torch.tensor([math.cos(3), 0, math.sin(3), 0]))
 
@@ -52,7 +52,7 @@ def test_frequencies_equal_those_of_transformers_bit_for_bit() -> None:
     assert torch.equal(rope_frequencies(PUBLISHED, 128), theirs.inv_freq)
     positions = torch.tensor([[0, 1, 63, 1024, 8191, 60000, 131071]])
     cos, sin = theirs(torch.zeros(1), positions)
-    ours = rope_cos_sin(positions, PUBLISHED, 128)
+    ours = rope_cos_sin(positions, rope_frequencies(PUBLISHED, 128))
     assert torch.equal(ours[0][:, 0], cos[..., :64])
     assert torch.equal(ours[1][:, 0], sin[..., :64])
 
@@ -61,7 +61,7 @@ def test_frequencies_equal_the_stored_ones(shared: Path) -> None:
     stored = load_file(shared / "parity" / "oracle_seed0" / "rope.safetensors")
     assert torch.equal(rope_frequencies(PUBLISHED, 128), stored["b11.inv_freq"])
     assert torch.equal(rope_frequencies(PUBLISHED, 16), stored["tiny.inv_freq"])
-    cos, sin = rope_cos_sin(stored["b11.pos"][None], PUBLISHED, 128)
+    cos, sin = rope_cos_sin(stored["b11.pos"][None], rope_frequencies(PUBLISHED, 128))
     for ours, theirs in ((cos, stored["b11.cos"]), (sin, stored["b11.sin"])):
         torch.testing.assert_close(ours[0, 0].repeat(1, 2), theirs, atol=1e-6, rtol=0.0)
 
@@ -71,12 +71,12 @@ def test_frequencies_equal_the_stored_ones(shared: Path) -> None:
 
 def test_position_zero_changes_nothing() -> None:
     x = torch.randn(2, 3, 1, 8)
-    assert torch.equal(apply_rope(x, *rope_cos_sin(torch.zeros(2, 1, dtype=torch.int64), PUBLISHED, 8)), x)
+    assert torch.equal(apply_rope(x, *rope_cos_sin(torch.zeros(2, 1, dtype=torch.int64), rope_frequencies(PUBLISHED, 8))), x)
 
 
 def test_rotation_keeps_lengths() -> None:
     x = torch.randn(1, 2, 50, 8)
-    turned = apply_rope(x, *rope_cos_sin(torch.arange(50)[None], PUBLISHED, 8))
+    turned = apply_rope(x, *rope_cos_sin(torch.arange(50)[None], rope_frequencies(PUBLISHED, 8)))
     torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
 
 
@@ -85,7 +85,7 @@ def test_products_depend_on_distances_only(shift: int) -> None:
     q, k = torch.randn(2, 1, 1, 1, 16)
 
     def product(at_q: int, at_k: int) -> torch.Tensor:
-        turned = [apply_rope(x, *rope_cos_sin(torch.tensor([[at]]), PUBLISHED, 16)) for x, at in ((q, at_q), (k, at_k))]
+        turned = [apply_rope(x, *rope_cos_sin(torch.tensor([[at]]), rope_frequencies(PUBLISHED, 16))) for x, at in ((q, at_q), (k, at_k))]
         return (turned[0] * turned[1]).sum()
 
     # float32 angles of a few thousand radians are good to about 2e-4
@@ -94,7 +94,7 @@ def test_products_depend_on_distances_only(shift: int) -> None:
 
 def test_bfloat16_inputs_are_rotated_in_float32() -> None:
     x = torch.randn(1, 2, 9, 8)
-    angles = rope_cos_sin(torch.arange(9)[None] + 100, PUBLISHED, 8)
+    angles = rope_cos_sin(torch.arange(9)[None] + 100, rope_frequencies(PUBLISHED, 8))
     assert angles[0].dtype == torch.float32
     low = x.bfloat16()
     assert torch.equal(apply_rope(low, *angles), apply_rope(low.float(), *angles).bfloat16())

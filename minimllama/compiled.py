@@ -1,0 +1,80 @@
+"""Decoding with compiled layers, and on a GPU with the whole step recorded as one CUDA graph.
+
+One token of one row leaves a GPU idle while Python starts some thousand small kernels. torch.compile fuses those of
+a layer, once for all layers of a kind, so that compiling takes as long for 40 layers as for four; a CUDA graph
+(pytorch.org, torch.cuda.CUDAGraph) starts what is left at once. Compiled again for a batch of another size, and then
+for sizes in general; recorded again for every call of `generate`, which takes as long as a few steps.
+
+Shapes: R rows, D width.
+"""
+
+import functools
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from minimllama.kv_cache import KvCache
+from minimllama.model import MiniMllama
+from minimllama.visibility import Sight
+
+Step = Callable[[Tensor, Tensor], Tensor]  # tokens [R], positions [R], where they stand -> [R, D]
+
+
+def _call(layer: nn.Module, *arguments: object) -> Tensor:
+    return layer(*arguments)
+
+
+@functools.cache
+def compiled_call() -> Callable[..., Tensor]:
+    """A call of a layer, compiled when a layer of its kind first comes with new shapes."""
+    return torch.compile(_call)
+
+
+def _step(model: MiniMllama, cache: KvCache, sight: Sight | None, tokens: Tensor, positions: Tensor) -> Tensor:
+    """One whose shapes never change: every slot is a key, and a mask tells which are in use."""
+    x = model.text(tokens[:, None], None, sight, cache, positions[:, None], cache.n_slots, run=compiled_call())
+    return x[:, 0]
+
+
+class RecordedStep:
+    """A step as a CUDA graph, recorded when it is first called; its result is overwritten by the next call.
+
+    Args:
+        step: without a copy from or to the host, and the same when it is run twice.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def _record(self, tokens: Tensor, positions: Tensor) -> None:
+        self.tokens, self.positions = tokens.clone(), positions.clone()
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # compiles, and lets the libraries set themselves up, which cannot be recorded
+            for _ in range(2):
+                self.step(self.tokens, self.positions)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may be loading pages
+            self.hidden = self.step(self.tokens, self.positions)
+        self.graph = graph
+
+    def __call__(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """tokens: [R], positions: [R] -> [R, D]."""
+        if self.graph is None:
+            self._record(tokens, positions)
+        else:
+            self.tokens.copy_(tokens)
+            self.positions.copy_(positions)
+        assert self.graph is not None
+        self.graph.replay()
+        return self.hidden
+
+
+def compiled_step(model: MiniMllama, cache: KvCache, sight: Sight | None) -> Step:
+    """The next step of every row of a cache that has been filled: tokens, and where they stand -> hidden states."""
+    step = partial(_step, model, cache, sight)
+    return RecordedStep(step) if cache.frequencies.device.type == "cuda" else step
