@@ -121,9 +121,10 @@ def generation(rows: Sequence[Row]) -> list[str]:
         "batch", "prefill, ours", "theirs", "ratio", "decode, ours", "tok/s", "theirs", "tok/s", "ratio",
         "weights read per second / copy", "peak GiB over the weights, ours", "theirs",
     )  # fmt: skip
-    for ours, theirs in _pairs(rows, ("decode", "decode, theirs"), ("batch",)):
+    for ours, theirs in _pairs(rows, ("decode", "decode, theirs", "compiled decode"), ("batch", "compiled")):
         mine, other = _median(ours or None, "decode"), _median(theirs, "decode")
-        batch = (ours or theirs or {})["batch"]
+        either = ours or theirs or {}
+        batch = either["batch"]
 
         def rate(row: Row | None, seconds: float | None, batch: int = batch) -> str:
             return f"{batch * row['new_tokens'] / seconds:.3g}" if row and seconds and seconds > 0 else ""
@@ -131,7 +132,7 @@ def generation(rows: Sequence[Row]) -> list[str]:
         share = f"{weights * ours['new_tokens'] / mine / copy:.0%}" if mine and weights and copy and mine > 0 else ""
         lines.append(
             _line(
-                batch,
+                f"{batch}" + ", compiled" * either["compiled"],
                 _spread(ours or None, "prefill"),
                 _spread(theirs, "prefill"),
                 _ratio(_median(ours or None, "prefill"), _median(theirs, "prefill")),

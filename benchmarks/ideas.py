@@ -129,10 +129,17 @@ def _step(name: str, without: str, predicted: str, tiles: int) -> Idea:
     return Idea(name=name, predicted=predicted, on=given, off={**given, "without": without})
 
 
-def _weights(name: str, how: str, predicted: str, batch: int = 1) -> Idea:
-    given = {"tiles": 1, "batch": batch}
-    on, off = ({**given, "weights": held} for held in (how, "plain"))
+def _decode(name: str, predicted: str, on: Mapping[str, Any], off: Mapping[str, Any], batch: int = 1) -> Idea:
+    on, off = ({"tiles": 1, "batch": batch, **given} for given in (on, off))
     return Idea(name=name, predicted=predicted, job="benchmarks.ours:Generation", on=on, off=off, quantity="decode")
+
+
+def _weights(name: str, how: str, predicted: str, batch: int = 1) -> Idea:
+    return _decode(name, predicted, {"weights": how}, {"weights": "plain"}, batch)
+
+
+def _compiled(name: str, weights: str, predicted: str) -> Idea:
+    return _decode(name, predicted, {"weights": weights, "compile": True}, {"weights": weights})
 
 
 # Predictions: FLOPs at "mid" are counted, 2 per product, backward passes and recomputed scores too; trials were made
@@ -152,6 +159,8 @@ IDEAS = [
     _weights("decode with fused and packed weights", "fast", "1.24, by a trial of fused ones"),
     _weights("decode with int8 weights", "int8", "2 at most: half the bytes to read"),
     _weights("decode with fused and packed weights, batch 8", "fast", "1.19, by a trial of fused ones", 8),
+    _compiled("decode with compiled layers, fused and packed weights", "fast", "1.05, by a trial"),
+    _compiled("decode with compiled layers, int8 weights", "int8", "1.13, by a trial"),
     Idea(
         name="loading into huge pages",
         predicted="1.6, by a trial",

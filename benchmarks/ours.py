@@ -102,6 +102,7 @@ class Generation:
         dtype, batch, n_tokens, tiles, semantics: as for `Training`; n_tokens of the prompt.
         n_new: tokens decoded after the first.
         weights: as in `hold_weights`, or "packed".
+        compile: as in `generate`; in the first run, which no time counts, the compiler works.
     """
 
     def __init__(
@@ -115,13 +116,16 @@ class Generation:
         semantics: str = "meta",
         n_new: int = 48,
         weights: str = "packed",
+        compile: bool = False,  # noqa: A002 - as in `generate`
     ) -> None:
         model: MiniMllama = load_model(folder, dtype=getattr(torch, dtype), semantics=semantics)
         self.model = pack_weights(model) if weights == "packed" else hold_weights(model, weights)
         self.inputs, self.n_new = make_inputs(batch, n_tokens, tiles), n_new
+        self.compile = compile
 
     def _generate(self, n_new: int) -> list[Tensor]:
-        return generate(self.model, list(self.inputs.tokens), self.inputs.images, max_new_tokens=n_new)
+        given = self.inputs
+        return generate(self.model, list(given.tokens), given.images, max_new_tokens=n_new, compile=self.compile)
 
     @torch.no_grad()
     def check(self) -> dict[str, Tensor]:

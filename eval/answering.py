@@ -24,10 +24,12 @@ def generate_answers(
     images: ImageBatch,
     limit: int,
     states: Tensor | None = None,
+    *,
+    compile: bool = False,  # noqa: A002 - the name that users look for
 ) -> list[dict[str, Any]]:
     """One greedy answer per prompt: text, number of tokens, whether it ended by itself."""
     stops = stop_ids(tokenizer)
-    rows = generate(model, prompts, images, max_new_tokens=limit, stop_ids=stops, states=states)
+    rows = generate(model, prompts, images, max_new_tokens=limit, stop_ids=stops, states=states, compile=compile)
     new = [row[len(prompt) :].tolist() for row, prompt in zip(rows, prompts, strict=True)]
     return [
         {"text": tokenizer.decode(ids), "n_tokens": len(ids), "ended": bool(ids) and ids[-1] in stops} for ids in new
@@ -41,6 +43,8 @@ def answer_own(
     images: ImageBatch,
     limit: int,
     states: Tensor | None = None,
+    *,
+    compile: bool = False,  # noqa: A002 - the name that users look for
 ) -> list[dict[str, Any]]:
     """Each record's own question, answered; of several turns each is asked after the model's own earlier answers.
 
@@ -56,7 +60,7 @@ def answer_own(
     said: list[list[dict[str, Any]]] = [[] for _ in records]
     for _ in range(counts.pop()):
         prompts = [_dialog(record, turns, tokenizer) for record, turns in zip(records, said, strict=True)]
-        told = generate_answers(model, tokenizer, prompts, images, limit, states)
+        told = generate_answers(model, tokenizer, prompts, images, limit, states, compile=compile)
         for turns, answer in zip(said, told, strict=True):
             turns.append(answer)
     return [turns[0] if len(turns) == 1 else {**turns[-1], "turns": turns} for turns in said]

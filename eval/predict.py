@@ -53,6 +53,7 @@ class PredictConfig:
         device: "cpu", "cuda", ...
         semantics: "meta", "hf" or "hf445".
         weights: how they are kept, of minimllama.weights.WEIGHTS; an adapter is merged for all but "plain".
+        compile: decode with compiled layers, on a GPU as one CUDA graph; for many records.
         shard: "i/n" predicts part i of n, counted from 0, into a file of its own (see eval.shards).
         out: the file to write; the settings go beside it (.config.json).
     """
@@ -75,6 +76,7 @@ class PredictConfig:
     device: str = "cpu"
     semantics: str = "meta"
     weights: str = "plain"
+    compile: bool = False
     shard: str = "0/1"
     out: Path = Path("predictions.jsonl")
 
@@ -143,7 +145,8 @@ class Predictor:
     def answers(self, question: str, images: ImageBatch, states: Tensor | None = None) -> list[dict[str, Any]]:
         """Generate one answer per page; `states` are the encoded images, if they are."""
         prompts = [ask(question, self.tokenizer)] * len(images)
-        return generate_answers(self.model, self.tokenizer, prompts, images, self.config.max_new_tokens, states)
+        limit, compiled = self.config.max_new_tokens, self.config.compile
+        return generate_answers(self.model, self.tokenizer, prompts, images, limit, states, compile=compiled)
 
     def predict(self, records: Sequence[EcgRecord | AskedRecord]) -> list[dict[str, Any]]:
         """One line per record."""
@@ -172,7 +175,8 @@ class Predictor:
                 line["letters"] = logits
         for task in self.config.tasks:
             if self.suite.own:
-                told = answer_own(*who, asked, images, self.config.max_new_tokens, states)
+                limit, compiled = self.config.max_new_tokens, self.config.compile
+                told = answer_own(*who, asked, images, limit, states, compile=compiled)
             else:
                 told = self.answers(TASK_QUESTIONS[task], images, states)
             for line, answer in zip(lines, told, strict=True):
@@ -227,8 +231,9 @@ def run_predict(config: PredictConfig) -> Path:
     source = suite.open(config.root, config.split, config.n, config.seed, config.options)
     settings = {k: v for k, v in asdict(config).items() if k not in ("out", "batch", "device", "shard")}
     settings["texts"] = config.tasks
-    if not config.options:
-        del settings["options"]
+    for name in ("options", "compile"):  # younger than some files
+        if not settings[name]:
+            del settings[name]
     if note := suite.size_note(len(source), config.split, config.n):
         say(f"suite {suite.name}: {note}")
     part, parts = parse_shard(config.shard)

@@ -76,6 +76,7 @@ class ChatConfig:
         max_new_tokens, temperature, top_p, seed: of the answer.
         dtype, device, semantics: of the model.
         weights: "plain", "fast" or "int8": how they are kept; docs/performance.md.
+        compile: decode with compiled layers, on a GPU as one CUDA graph; the first answer waits for the compiler.
     """
 
     question: str = ""
@@ -89,6 +90,7 @@ class ChatConfig:
     device: str = "cpu"
     semantics: str = "meta"
     weights: str = "plain"
+    compile: bool = False
 
 
 def _device(name: str) -> str:
@@ -124,6 +126,7 @@ def _chat(arguments: Sequence[str]) -> None:
             sampling=sampling,
             stop_ids=stop_ids(tokenizer),
             generator=generator,
+            compile=config.compile,
         ):
             ids += [token for token in tokens if token is not None]
             text = tokenizer.decode(ids)

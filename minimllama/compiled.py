@@ -2,10 +2,10 @@
 
 One token of one row leaves a GPU idle while Python starts some thousand small kernels. torch.compile fuses those of
 a layer, once for all layers of a kind, so that compiling takes as long for 40 layers as for four; a CUDA graph
-(pytorch.org, torch.cuda.CUDAGraph) starts what is left at once. Compiled again for a batch of another size, and then
-for sizes in general; recorded again for every call of `generate`, which takes as long as a few steps.
+(torch.cuda.CUDAGraph) starts what is left at once. Compiled again for another number of rows or slots, and then for
+any; recorded again for every call of `generate`.
 
-Shapes: R rows, D width.
+Shapes: R rows, W vocabulary.
 """
 
 import functools
@@ -19,7 +19,7 @@ from minimllama.kv_cache import KvCache
 from minimllama.model import MiniMllama
 from minimllama.visibility import Sight
 
-Step = Callable[[Tensor, Tensor], Tensor]  # tokens [R], positions [R], where they stand -> [R, D]
+Step = Callable[[Tensor, Tensor], Tensor]  # tokens [R], positions [R], where they stand -> logits [R, W]
 
 
 def _call(layer: nn.Module, *arguments: object) -> Tensor:
@@ -27,15 +27,19 @@ def _call(layer: nn.Module, *arguments: object) -> Tensor:
 
 
 @functools.cache
-def compiled_call() -> Callable[..., Tensor]:
-    """A call of a layer, compiled when a layer of its kind first comes with new shapes."""
-    return torch.compile(_call)
+def compiled_call(device: str) -> Callable[..., Tensor]:
+    """A call of a layer, compiled when a layer of its kind first comes with new shapes.
+
+    Tuned on GPUs: only then does inductor write products with a single row itself, and widen int8 weights in them.
+    """
+    return torch.compile(_call, options={"coordinate_descent_tuning": True} if device == "cuda" else None)
 
 
 def _step(model: MiniMllama, cache: KvCache, sight: Sight | None, tokens: Tensor, positions: Tensor) -> Tensor:
     """One whose shapes never change: every slot is a key, and a mask tells which are in use."""
-    x = model.text(tokens[:, None], None, sight, cache, positions[:, None], cache.n_slots, run=compiled_call())
-    return x[:, 0]
+    run = compiled_call(tokens.device.type)
+    x = model.text(tokens[:, None], None, sight, cache, positions[:, None], cache.n_slots, run=run)
+    return run(model.text.lm_head, x[:, 0])
 
 
 class RecordedStep:
@@ -59,11 +63,11 @@ class RecordedStep:
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may be loading pages
-            self.hidden = self.step(self.tokens, self.positions)
+            self.logits = self.step(self.tokens, self.positions)
         self.graph = graph
 
     def __call__(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """tokens: [R], positions: [R] -> [R, D]."""
+        """tokens: [R], positions: [R] -> [R, W]."""
         if self.graph is None:
             self._record(tokens, positions)
         else:
@@ -71,10 +75,10 @@ class RecordedStep:
             self.positions.copy_(positions)
         assert self.graph is not None
         self.graph.replay()
-        return self.hidden
+        return self.logits
 
 
 def compiled_step(model: MiniMllama, cache: KvCache, sight: Sight | None) -> Step:
-    """The next step of every row of a cache that has been filled: tokens, and where they stand -> hidden states."""
+    """The next step of every row of a cache that has been filled: tokens, and where they stand -> logits."""
     step = partial(_step, model, cache, sight)
     return RecordedStep(step) if cache.frequencies.device.type == "cuda" else step

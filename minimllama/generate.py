@@ -154,21 +154,22 @@ def stream(
     lengths, cache, sight = torch.tensor(prefix.lengths, device=device), prefix.cache, prefix.sight(1, model)
     longest, ragged = max(prefix.lengths), len(set(prefix.lengths)) > 1
     ended = [False] * len(prompts)
-    hidden = prefix.hidden
-    next_hidden = compiled_step(model, cache, sight) if compile else None
+    next_logits = compiled_step(model, cache, sight) if compile else None
+    logits = model.text.lm_head(prefix.hidden)  # [R, W]
     for step in range(max_new_tokens):
-        chosen = choose(model.text.lm_head(hidden), sampling, generator)  # [R]
+        chosen = choose(logits, sampling, generator)  # [R]
         tokens: list[int | None] = [None if done else token for done, token in zip(ended, chosen.tolist(), strict=True)]
         yield tokens
         ended = [done or token in stop_ids for done, token in zip(ended, tokens, strict=True)]
         if all(ended) or step == max_new_tokens - 1:
             return
-        if next_hidden is not None:
-            hidden = next_hidden(chosen, lengths + step)  # [R, D]
+        if next_logits is not None:
+            logits = next_logits(chosen, lengths + step)  # [R, W]
             continue
         positions = (lengths + step).unsqueeze(1)  # [R, 1]
         n_cached = longest + step + 1
         hidden = model.text(chosen.unsqueeze(1), None, sight, cache, positions, n_cached, ragged=ragged)[:, 0]  # [R, D]
+        logits = model.text.lm_head(hidden)  # [R, W]
 
 
 def generate(

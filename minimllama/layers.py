@@ -98,6 +98,20 @@ def attend_plainly(
     return scores.softmax(-1) @ v  # [B, H, S, E]
 
 
+def attend_groups(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, scale: float | None = None) -> Tensor:
+    """`attend` with a mask [B or 1, 1, S or 1, Z]: the query heads of one key head become more queries of it.
+
+    CUDA's fast kernels take groups or a mask; both at once would hold all scores, in float32. Repeating keys and values
+    for every query head copies a long cache for every new token.
+    """
+    n = q.shape[1] // k.shape[1]
+    folded = q.unflatten(1, (-1, n)).flatten(2, 3)  # [B, G, H*S/G, E]
+    if mask.shape[2] > 1:
+        mask = mask.repeat(1, 1, n, 1)  # of H*S/G queries
+    mixed = F.scaled_dot_product_attention(folded, k, v, mask, scale=scale)  # [B, G, H*S/G, E]
+    return mixed.unflatten(2, (n, -1)).flatten(1, 2)  # [B, H, S, E]
+
+
 def attend(
     q: Tensor,
     k: Tensor,
@@ -114,8 +128,7 @@ def attend(
     Args:
         q: [B, H, S, E].
         k, v: [B, G, Z, E].
-        mask: bool, broadcastable to [B, H, S, Z]; True where a query may see a key. A query that sees no key
-            gets NaN.
+        mask: bool [B or 1, 1, S or 1, Z]; True where a query may see a key. A query that sees no key gets NaN.
         causal: query i sees keys 0..i; needs S == Z.
         scale: 1 / sqrt(E) if None.
 
@@ -129,9 +142,7 @@ def attend(
             return BlockedAttention.apply(q, k, v, scale or q.shape[-1] ** -0.5)  # [B, H, S, E]
     grouped = q.shape[1] != k.shape[1]
     if grouped and mask is not None and q.device.type != "cpu":
-        # CUDA's fast kernels take groups or a mask; both at once would hold all scores, in float32
-        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-        grouped = False
+        return attend_groups(q, k, v, mask, scale=scale)
     return F.scaled_dot_product_attention(  # [B, H, S, E]
         q, k, v, mask, is_causal=causal, scale=scale, enable_gqa=grouped
     )

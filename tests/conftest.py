@@ -3,8 +3,9 @@
 import os
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported anywhere
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from minimllama import MiniMllama, ModelConfig, Tokenizer, load_tokenizer
+from minimllama.compiled import compiled_step
 from tests.tools.tiny import TEXTS, TINY, VOCABULARY, tiny_model
 from train.tokenizer import train_tokenizer
 
@@ -46,6 +48,20 @@ def _fixed_seeds() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - the global state is what must not leak from test to test
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def compiled_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+    """The compiled steps of decoding that a test has made; the compiler itself stays out, which saves its seconds."""
+    steps: list[object] = []
+
+    def watched(*arguments: Any) -> Any:
+        steps.append(compiled_step(*arguments))
+        return steps[-1]
+
+    monkeypatch.setattr(sys.modules["minimllama.generate"], "compiled_step", watched)
+    with torch.compiler.set_stance("force_eager"):
+        yield steps
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from eval.answering import answer_own
+from eval.benchmark_files import AskedRecord
 from eval.likelihood import ask_yes_no, score_labels
 from eval.predict import PredictConfig, Predictor, read_predictions, run_predict, take_up
 from eval.questions import TASK_QUESTIONS
@@ -163,6 +165,29 @@ def test_weights_kept_otherwise_give_nearly_the_same_scores(
     for ours, theirs in zip(lines, plain, strict=False):
         for protocol, scores in ours["log_odds"].items():
             assert scores == pytest.approx(theirs["log_odds"][protocol], abs=tolerance)
+
+
+def test_answers_are_decoded_by_the_compiled_step_where_that_is_asked(
+    checkpoint: Path, tmp_path: Path, compiled_steps: list[object]
+) -> None:
+    common = {"n": 1, "texts": ("report",), "scores": ()}
+    plain = run_predict(predict_config(checkpoint, tmp_path / "plain.jsonl", **common)).read_text()
+    assert not compiled_steps
+    config = predict_config(checkpoint, tmp_path / "compiled.jsonl", compile=True, **common)
+    assert run_predict(config).read_text() == plain
+    assert len(compiled_steps) == 1
+    settings = [json.loads((tmp_path / f"{name}.config.json").read_text()) for name in ("plain", "compiled")]
+    assert "compile" not in settings[0]
+    assert settings[1]["compile"] is True
+
+
+def test_so_are_answers_to_records_own_questions(predictor: Predictor, compiled_steps: list[object]) -> None:
+    page = draw_page(records(1)[0], STYLES["nano"]).image
+    turns = (("user", "Is it normal?"), ("assistant", "Yes."), ("user", "Sure?"))
+    asked = [AskedRecord(record_id="r", patient_id="p", item="i", image=page, turns=turns)]
+    given = predictor.model, predictor.tokenizer, asked, predictor.transform([[page]]), 4
+    assert answer_own(*given, compile=True) == answer_own(*given)
+    assert len(compiled_steps) == 2  # two turns
 
 
 # refusal

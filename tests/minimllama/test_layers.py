@@ -7,7 +7,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from minimllama.layers import SHORT, GeluMLP, RMSNorm, SwiGLU, attend, attend_plainly, join_heads, split_heads
+from minimllama.layers import (
+    SHORT,
+    GeluMLP,
+    RMSNorm,
+    SwiGLU,
+    attend,
+    attend_groups,
+    attend_plainly,
+    join_heads,
+    split_heads,
+)
 
 
 def heads(n: int, length: int, features: int = 6, rows: int = 2) -> Tensor:
@@ -54,15 +64,18 @@ def test_attention_weighs_values_by_the_softmax_of_scaled_products(function) -> 
 
 
 @pytest.mark.parametrize("n_kv_heads", [1, 3, 6])
-@pytest.mark.parametrize("kind", ["all", "causal", "mask"])
-def test_the_fused_and_the_written_out_attention_agree(n_kv_heads: int, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "grouped"), [("all", False), ("causal", False), ("mask", False), ("mask", True), ("mask of all", True)]
+)
+def test_the_fused_and_the_written_out_attention_agree(n_kv_heads: int, kind: str, grouped: bool) -> None:
     length = 7
     q, k, v = heads(6, length), heads(n_kv_heads, length), heads(n_kv_heads, length)
-    mask = torch.rand(2, 1, length, length) < 0.5
+    mask = torch.rand(2, 1, length if kind == "mask" else 1, length) < 0.5
     mask[..., 0] = True  # every query sees a key
-    how = {"all": {}, "causal": {"causal": True}, "mask": {"mask": mask}}[kind]
+    how = {"all": {}, "causal": {"causal": True}}.get(kind, {"mask": mask})
     inputs = [x.requires_grad_() for x in (q, k, v)]
-    fused, plain = attend(q, k, v, **how), attend_plainly(q, k, v, **how)
+    function = attend_groups if grouped else attend
+    fused, plain = function(q, k, v, **how), attend_plainly(q, k, v, **how)
     torch.testing.assert_close(fused, plain)
     weight = torch.randn_like(fused)
     gradients = [torch.autograd.grad((out * weight).sum(), inputs) for out in (fused, plain)]
@@ -130,15 +143,15 @@ def test_a_query_that_sees_nothing_gets_nan_rather_than_a_guess() -> None:
 
 
 def test_on_accelerators_a_mask_and_grouped_heads_never_meet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Together they would leave only the kernel that holds all scores."""
+    """Together they would leave only the kernel that holds all scores; nor are keys and values repeated."""
     given, plain = [], torch.nn.functional.scaled_dot_product_attention
 
     def watched(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **how: Any) -> Tensor:
-        given.append((k.shape[1], v.shape[1], how["enable_gqa"]))
+        given.append((q.shape[1], k.shape[1], v.shape[1], how.get("enable_gqa", False)))
         return plain(q, k, v, mask, **how)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
     q, k = torch.empty(2, 6, 5, 8, device="meta"), torch.empty(2, 3, 7, 8, device="meta")
     mask = torch.empty(2, 1, 5, 7, dtype=torch.bool, device="meta")
     assert attend(q, k, k, mask=mask).shape == attend(q, k, k).shape == q.shape
-    assert given == [(6, 6, False), (3, 3, True)]
+    assert given == [(3, 3, 3, False), (6, 3, 3, True)]

@@ -102,6 +102,16 @@ def test_chat_keeps_weights_as_it_is_told(weights: str, checkpoint: Path, capsys
     assert out.rstrip("\n") == tokenizer.decode(row[len(prompt) :].tolist()).rstrip("\n\ufffd")
 
 
+def test_chat_decodes_with_the_compiled_step_if_asked(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str], compiled_steps: list[object]
+) -> None:
+    arguments = ("chat", "--model", checkpoint, "--question", "one?", "--max-new-tokens", 5)
+    plain = run(capsys, *arguments)
+    assert not compiled_steps
+    assert run(capsys, *arguments, "--compile") == plain
+    assert len(compiled_steps) == 1
+
+
 # convert
 
 

@@ -71,7 +71,9 @@ def test_frequencies_equal_the_stored_ones(shared: Path) -> None:
 
 def test_position_zero_changes_nothing() -> None:
     x = torch.randn(2, 3, 1, 8)
-    assert torch.equal(apply_rope(x, *rope_cos_sin(torch.zeros(2, 1, dtype=torch.int64), rope_frequencies(PUBLISHED, 8))), x)
+    assert torch.equal(
+        apply_rope(x, *rope_cos_sin(torch.zeros(2, 1, dtype=torch.int64), rope_frequencies(PUBLISHED, 8))), x
+    )
 
 
 def test_rotation_keeps_lengths() -> None:
@@ -85,7 +87,10 @@ def test_products_depend_on_distances_only(shift: int) -> None:
     q, k = torch.randn(2, 1, 1, 1, 16)
 
     def product(at_q: int, at_k: int) -> torch.Tensor:
-        turned = [apply_rope(x, *rope_cos_sin(torch.tensor([[at]]), rope_frequencies(PUBLISHED, 16))) for x, at in ((q, at_q), (k, at_k))]
+        turned = [
+            apply_rope(x, *rope_cos_sin(torch.tensor([[at]]), rope_frequencies(PUBLISHED, 16)))
+            for x, at in ((q, at_q), (k, at_k))
+        ]
         return (turned[0] * turned[1]).sum()
 
     # float32 angles of a few thousand radians are good to about 2e-4

@@ -9,7 +9,7 @@ from minimllama import Message, MiniMllama, Tokenizer, encode_dialog, generate, 
 from minimllama.attention_map import attention_of, to_page
 from minimllama.chat import pad_rows
 from minimllama.init import initialise
-from minimllama.layers import attend
+from minimllama.layers import attend, attend_groups
 from minimllama.weights import hold_weights
 from tests.tools.native import make_tables_reachable, write_native
 from tests.tools.tiny import PAD, TINY, clear_unused_rows, pictures, prompt, tiny_model, with_text
@@ -46,6 +46,8 @@ def _forward_and_backward() -> None:
 def _generate() -> None:
     model, images = tiny_model(), pictures(PICTURES)
     generate(model, PROMPTS, images, max_new_tokens=3, temperature=1.0, top_p=0.9)
+    with torch.compiler.set_stance("force_eager"):
+        generate(model, PROMPTS, images, max_new_tokens=3, compile=True)
     suffixes = [torch.tensor([20, 21, 22, 23]), torch.tensor([30])]
     next_token_logits(model, PROMPTS, suffixes, [5, 6, 7, 8, 9], images)
     generate(hold_weights(model, "int8"), PROMPTS, images, max_new_tokens=3)
@@ -60,6 +62,7 @@ def _short_and_long_attention() -> None:
         k, v = (torch.randn(2, 3, n_keys, 4, dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
         mask = torch.ones(7, n_keys, dtype=torch.bool) if kind == "mask" else None
         attend(q, k, v, mask=mask, causal=kind == "causal").sum().backward()
+    attend_groups(q, k, v, torch.ones(1, 1, 7, 600, dtype=torch.bool)).sum().backward()
 
 
 def _adapters() -> None:
