@@ -2,6 +2,7 @@
 
     python -m benchmarks [step] [generate] [score] [load] [page] [--full] [--only TEXT ...]
     python -m benchmarks gpu --out FOLDER
+    python -m benchmarks data
     python -m benchmarks ideas
     python -m benchmarks growth
     python -m benchmarks scaling
@@ -13,7 +14,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-PROGRAMS = ("gpu", "growth", "ideas", "scaling")
+PROGRAMS = ("data", "gpu", "growth", "ideas", "scaling")
 
 
 def main(arguments: Sequence[str]) -> int:

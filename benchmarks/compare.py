@@ -1,7 +1,5 @@
 """python -m benchmarks [step] [generate] [score] [load] [page] [--full]: minimllama beside transformers + PEFT."""
 
-import datetime
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +26,7 @@ class Options:
             activation checkpointing, and variants; hours on a CPU.
         rounds: timings of each side per case, after one that is not counted; five if not said, three of long cases.
         threads: of each side.
-        out: Markdown file; a file named after machine and date in benchmarks/results if empty.
+        out: Markdown file; a file named after hardware and date in benchmarks/results if empty.
         folder: where the random checkpoint is made and kept.
         note: a sentence for the page, such as what else the machine was doing.
     """
@@ -68,8 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     options = tyro.cli(Options, args=list(arguments), prog="python -m benchmarks")
     cases = choose(options)
     write_checkpoint(options.folder)
-    date = datetime.date.today().isoformat()
-    out = options.out or Path(f"benchmarks/results/{platform.machine()}-{platform.node() or 'cpu'}-{date}.md")
+    out = options.out or Path("benchmarks/results") / results.file_name()
     say(results.HEAD)
     outcomes = []
     for outcome in run_cases(cases, str(options.folder), options.rounds, options.threads):

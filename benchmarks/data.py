@@ -1,4 +1,4 @@
-"""How many DataLoader workers feed 16 images a second: `python -m benchmarks.data`.
+"""How many DataLoader workers feed 16 images a second: `python -m benchmarks data`.
 
 Simulated patients, the square page of four tiles, the distortion, four questions a page, collated, in a DataLoader as
 training makes it. Measured: images a second with 1 to all of this machine's cores as workers, and the processor
@@ -135,7 +135,7 @@ def page(rates: Sequence[Rate], options: Options) -> str:
         f"# Pages for training: {hardware()}",
         "",
         f"{datetime.date.today():%Y-%m-%d}, page `{options.page}`, {QUESTIONS} questions a page, batches of {PAGES}. "
-        "Made by `python -m benchmarks.data`.",
+        "Made by `python -m benchmarks data`.",
         "",
         "Measured, in a DataLoader as training makes it. By the clock, other jobs take their share: the load is the",
         "average number of running processes, the workers among them; with no other job, about the number of workers.",
@@ -158,14 +158,12 @@ def page(rates: Sequence[Rate], options: Options) -> str:
     return "\n".join([*lines, ""])
 
 
-def main(options: Options) -> None:
+def main(arguments: Sequence[str]) -> int:
     """Print the page, and write it if it was asked for."""
+    options = tyro.cli(Options, args=list(arguments), prog="python -m benchmarks data")
     torch.set_num_threads(1)
     text = page(list(measure_all(options)), options)
     say(text)
     if options.out:
         Path(options.out).write_text(text)
-
-
-if __name__ == "__main__":
-    main(tyro.cli(Options))
+    return 0

@@ -17,15 +17,26 @@ from benchmarks.pairs import MIB, Timing
 
 
 def hardware() -> str:
-    """Processor and number of cores, or the accelerator."""
+    """Processor and number of cores, or the accelerator.
+
+    With the processor's family and model: a hypervisor may give processors of different speed one name.
+    """
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists() and (found := re.search(r"model name\s*:\s*(.+)", info.read_text())):
-        model = found[1]
-    flags = "avx512_bf16" if info.exists() and "avx512_bf16" in info.read_text() else "no bf16 instructions"
-    return f"{model}, {os.cpu_count()} cores, {flags}"
+    path = Path("/proc/cpuinfo")
+    info = path.read_text() if path.exists() else ""
+    found = dict(re.findall(r"^(model name|cpu family|model)\s*:\s*(.+)", info, re.MULTILINE))
+    name = found.get("model name") or platform.processor() or platform.machine()
+    if "cpu family" in found:
+        name += f" (family {found['cpu family']}, model {found.get('model', '?')})"
+    flags = "avx512_bf16" if "avx512_bf16" in info else "no bf16 instructions"
+    return f"{name}, {os.cpu_count()} cores, {flags}"
+
+
+def file_name() -> str:
+    """Of today's results: hardware and date."""
+    name = re.sub(r"[^a-z0-9]+", "-", hardware().lower()).strip("-")
+    return f"{name}-{datetime.date.today():%Y-%m-%d}.md"
 
 
 def _versions() -> str:

@@ -1,11 +1,15 @@
 """Which cases `python -m benchmarks` runs."""
 
 import dataclasses
+import platform
+import re
+from pathlib import Path
 
 import pytest
 
 import benchmarks.cases
 from benchmarks.compare import Options, choose
+from benchmarks.results import file_name
 from benchmarks.step import CASES, MORE
 
 
@@ -42,6 +46,14 @@ def test_rounds_are_those_asked_for_or_those_of_the_case(
     cases = [dataclasses.replace(case, check=None) for case in (CASES[0], MORE[0])]
     assert len(list(benchmarks.cases.run_cases(cases, "", asked, 1))) == 2
     assert timed == rounds
+
+
+def test_results_are_named_after_the_hardware_and_not_after_the_machine() -> None:
+    name = file_name()
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*-\d{4}-\d\d-\d\d\.md", name)
+    assert not platform.node() or platform.node().lower() not in name
+    info = Path("/proc/cpuinfo")
+    assert ("-family-" in name) == (info.exists() and "cpu family" in info.read_text())
 
 
 def test_no_rounds_at_all_is_an_error() -> None:
