@@ -231,7 +231,7 @@ def run_predict(config: PredictConfig) -> Path:
     source = suite.open(config.root, config.split, config.n, config.seed, config.options)
     settings = {k: v for k, v in asdict(config).items() if k not in ("out", "batch", "device", "shard")}
     settings["texts"] = config.tasks
-    for name in ("options", "compile"):  # younger than some files
+    for name in ("options", "compile"):  # left out where they are not used: files without them are taken up
         if not settings[name]:
             del settings[name]
     if note := suite.size_note(len(source), config.split, config.n):

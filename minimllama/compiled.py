@@ -22,24 +22,22 @@ from minimllama.visibility import Sight
 Step = Callable[[Tensor, Tensor], Tensor]  # tokens [R], positions [R], where they stand -> logits [R, W]
 
 
-def _call(layer: nn.Module, *arguments: object) -> Tensor:
-    return layer(*arguments)
-
-
 @functools.cache
-def compiled_call(device: str) -> Callable[..., Tensor]:
-    """A call of a layer, compiled when a layer of its kind first comes with new shapes.
+def _compiled(kind: type[nn.Module], device: str) -> Callable[..., Tensor]:
+    """A kind's forward: torch.compile allows each function a few recompilations only."""
+    # on GPUs only tuned code has products with a single row written by the compiler, int8 weights widened in them
+    return torch.compile(kind.forward, options={"coordinate_descent_tuning": True} if device == "cuda" else None)
 
-    Tuned on GPUs: only then does inductor write products with a single row itself, and widen int8 weights in them.
-    """
-    return torch.compile(_call, options={"coordinate_descent_tuning": True} if device == "cuda" else None)
+
+def call_compiled(layer: nn.Module, x: Tensor, *arguments: object) -> Tensor:
+    """layer(x, *arguments), compiled when a layer of its kind first comes with new shapes."""
+    return _compiled(type(layer), x.device.type)(layer, x, *arguments)
 
 
 def _step(model: MiniMllama, cache: KvCache, sight: Sight | None, tokens: Tensor, positions: Tensor) -> Tensor:
     """One whose shapes never change: every slot is a key, and a mask tells which are in use."""
-    run = compiled_call(tokens.device.type)
-    x = model.text(tokens[:, None], None, sight, cache, positions[:, None], cache.n_slots, run=run)
-    return run(model.text.lm_head, x[:, 0])
+    x = model.text(tokens[:, None], None, sight, cache, positions[:, None], cache.n_slots, run=call_compiled)
+    return call_compiled(model.text.lm_head, x[:, 0])
 
 
 class RecordedStep:
@@ -69,7 +67,8 @@ class RecordedStep:
     def __call__(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """tokens: [R], positions: [R] -> [R, W]."""
         if self.graph is None:
-            self._record(tokens, positions)
+            with torch.cuda.device(tokens.device):
+                self._record(tokens, positions)
         else:
             self.tokens.copy_(tokens)
             self.positions.copy_(positions)

@@ -86,7 +86,7 @@ class Devices(TorchDispatchMode):
 @torch.no_grad()
 def test_a_step_takes_nothing_from_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CUDA graph cannot record a copy from the host; "meta" stands for the GPU here."""
-    monkeypatch.setattr(compiled, "compiled_call", lambda device: nn.Module.__call__)
+    monkeypatch.setattr(compiled, "call_compiled", nn.Module.__call__)
     model = tiny_model(config=SMALL)
     found = prefill(model, PROMPTS, pictures([[(30, 20)], [(12, 12)]]), 4)
     sight = found.sight(1, model)
