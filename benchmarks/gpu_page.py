@@ -121,7 +121,8 @@ def generation(rows: Sequence[Row]) -> list[str]:
         "batch", "prefill, ours", "theirs", "ratio", "decode, ours", "tok/s", "theirs", "tok/s", "ratio",
         "weights read per second / copy", "peak GiB over the weights, ours", "theirs",
     )  # fmt: skip
-    for ours, theirs in _pairs(rows, ("decode", "decode, theirs", "compiled decode"), ("batch", "compiled")):
+    parts = ("decode", "decode, theirs", "compiled decode", "compiled decode, theirs")
+    for ours, theirs in _pairs(rows, parts, ("batch", "compiled")):
         mine, other = _median(ours or None, "decode"), _median(theirs, "decode")
         either = ours or theirs or {}
         batch = either["batch"]
@@ -195,7 +196,8 @@ def page(rows: Sequence[Row]) -> str:
         f"{run['answers']} are supervised, LoRA of rank 64",
         "on every linear layer, dropout 0.05. Times are medians (range, number); a first run is not counted. TFLOP are",
         "useful ones (train/flops.py): recomputing counts nothing. On a CPU memory is the process's growth, and",
-        "times with one thread are the processor's.",
+        "times with one thread are the processor's. The prefill of a compiled case includes one decoded token, and",
+        "recording the CUDA graph; transformers compiles on GPUs only.",
         "",
         *_single(rows),
         "",

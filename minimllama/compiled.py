@@ -3,7 +3,7 @@
 One token of one row leaves a GPU idle while Python starts some thousand small kernels. torch.compile fuses those of
 a layer, once for all layers of a kind, so that compiling takes as long for 40 layers as for four; a CUDA graph
 (torch.cuda.CUDAGraph) starts what is left at once. Compiled again for another number of rows or slots, and then for
-any; recorded again for every call of `generate`.
+any but one row; recorded again for every call of `generate`. Hooks of layers do not run.
 
 Shapes: R rows, W vocabulary.
 """
@@ -19,12 +19,13 @@ from minimllama.kv_cache import KvCache
 from minimllama.model import MiniMllama
 from minimllama.visibility import Sight
 
+SLOTS = 64  # slots of a cache are rounded up to a multiple
 Step = Callable[[Tensor, Tensor], Tensor]  # tokens [R], positions [R], where they stand -> logits [R, W]
 
 
 @functools.cache
 def _compiled(kind: type[nn.Module], device: str) -> Callable[..., Tensor]:
-    """A kind's forward: torch.compile allows each function a few recompilations only."""
+    """A kind's forward. After eight variants of one function torch.compile warns, and runs further ones as they are."""
     # on GPUs only tuned code has products with a single row written by the compiler, int8 weights widened in them
     return torch.compile(kind.forward, options={"coordinate_descent_tuning": True} if device == "cuda" else None)
 
@@ -40,6 +41,12 @@ def _step(model: MiniMllama, cache: KvCache, sight: Sight | None, tokens: Tensor
     return call_compiled(model.text.lm_head, x[:, 0])
 
 
+@functools.cache
+def _streams(device: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
+    """For warming up and for recording: always the same ones, because cuBLAS keeps memory for every stream."""
+    return torch.cuda.Stream(device), torch.cuda.Stream(device)
+
+
 class RecordedStep:
     """A step as a CUDA graph, recorded when it is first called; its result is overwritten by the next call.
 
@@ -53,14 +60,15 @@ class RecordedStep:
 
     def _record(self, tokens: Tensor, positions: Tensor) -> None:
         self.tokens, self.positions = tokens.clone(), positions.clone()
-        side = torch.cuda.Stream()
+        side, recording = _streams(tokens.device)
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # compiles, and lets the libraries set themselves up, which cannot be recorded
             for _ in range(2):
                 self.step(self.tokens, self.positions)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may be loading pages
+        # other threads may be loading pages meanwhile
+        with torch.cuda.graph(graph, stream=recording, capture_error_mode="thread_local"):
             self.logits = self.step(self.tokens, self.positions)
         self.graph = graph
 
@@ -75,6 +83,11 @@ class RecordedStep:
         assert self.graph is not None
         self.graph.replay()
         return self.logits
+
+
+def round_slots(n_slots: int) -> int:
+    """Slots for compiled steps: fewer sizes to compile for, and aligned ones."""
+    return -(-n_slots // SLOTS) * SLOTS
 
 
 def compiled_step(model: MiniMllama, cache: KvCache, sight: Sight | None) -> Step:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from minimllama.chat import pad_rows
-from minimllama.compiled import compiled_step
+from minimllama.compiled import compiled_step, round_slots
 from minimllama.image import ImageBatch
 from minimllama.kv_cache import KvCache
 from minimllama.model import MiniMllama
@@ -147,7 +147,11 @@ def stream(
     Arguments as in `generate`.
     """
     sampling = sampling or Sampling()
-    prefix = prefill(model, prompts, images, max_new_tokens, states=states)
+    room = max_new_tokens
+    if compile and prompts:
+        longest = max(map(len, prompts))
+        room = round_slots(longest + max_new_tokens) - longest
+    prefix = prefill(model, prompts, images, room, states=states)
     device = prefix.hidden.device
     if sampling.temperature and generator is None:
         generator = torch.Generator(device).manual_seed(0)
@@ -196,7 +200,8 @@ def generate(
         stop_ids: a row ends with the first of these; without any, every row gets max_new_tokens.
         generator: randomness of sampling, on the model's device; seeded with 0 if None.
         states: what `model.encode(images)` gave, if they have been encoded already.
-        compile: decode with compiled layers, and on a GPU with the step recorded as a CUDA graph; compiled.py.
+        compile: decode with compiled layers, and on a GPU with the step recorded as a CUDA graph; hooks of layers
+            then run for the prompt only. compiled.py.
 
     Returns:
         Per sample the prompt and what follows, int64, a stop id included.

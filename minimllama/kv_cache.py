@@ -27,9 +27,11 @@ class TextCache:
 
     def write(self, positions: Tensor, k: Tensor, v: Tensor) -> None:
         """Store k, v: [R, G, T, E] at positions: int [R, T]."""
-        index = positions[:, None, :, None].expand_as(k)  # [R, G, T, E]
-        self.k.scatter_(2, index, k.to(self.k.dtype))
-        self.v.scatter_(2, index, v.to(self.v.dtype))
+        rows = torch.arange(k.shape[0], device=k.device)[:, None, None]
+        heads = torch.arange(k.shape[1], device=k.device)[:, None]
+        where = rows, heads, positions[:, None]
+        self.k.index_put_(where, k.to(self.k.dtype))  # not scatter_: torch.compile would copy the whole cache, twice
+        self.v.index_put_(where, v.to(self.v.dtype))
 
 
 @dataclass

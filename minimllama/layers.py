@@ -102,7 +102,8 @@ def attend_groups(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, scale: float
     """`attend` with a mask [B or 1, 1, S or 1, Z]: the query heads of one key head become more queries of it.
 
     CUDA's fast kernels take groups or a mask; both at once would hold all scores, in float32. Repeating keys and values
-    for every query head copies a long cache for every new token.
+    for every query head would copy a long cache for every new token. Repeating the mask is cheaper up to 2 G E queries,
+    2,048 at the 11B.
     """
     n = q.shape[1] // k.shape[1]
     folded = q.unflatten(1, (-1, n)).flatten(2, 3)  # [B, G, H*S/G, E]

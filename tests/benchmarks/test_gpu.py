@@ -88,7 +88,7 @@ def test_the_page_has_a_ratio_for_what_both_sides_did(rows: list[dict]) -> None:
     (line,) = [line for line in text.splitlines() if line.startswith("| batch 2, checkpointing |")]
     ours, theirs = (next(r for r in rows if r["part"] == p and r["checkpointing"]) for p in ("step", "step, theirs"))
     assert f"**{theirs['seconds'][0] / ours['seconds'][0]:.2f}**" in line
-    assert sum(line.startswith("| 3, compiled |") for line in text.splitlines()) == 1  # our decoding alone
+    assert sum(line.startswith("| 3, compiled |") for line in text.splitlines()) == 1
 
 
 def test_the_script_needs_no_package_beside_four() -> None:

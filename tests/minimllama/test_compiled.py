@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
+from torch._inductor.utils import run_and_get_code
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -53,11 +54,25 @@ def test_the_compiled_step_gives_the_same_tokens_and_is_compiled_once_for_each_k
     assert not counters["graph_break"]
     with torch.compiler.set_stance("fail_on_recompile"):
         assert rows(model, compile=True) == plain
-    rows(model, 11, compile=True)  # another number of slots: now for any
+    rows(model, compiled.SLOTS, compile=True)  # another number of slots: now for any
     with torch.compiler.set_stance("fail_on_recompile"):
-        assert rows(model, 14, compile=True) == rows(model, 14)
+        assert rows(model, 2 * compiled.SLOTS, compile=True) == rows(model, 2 * compiled.SLOTS)
     with pytest.raises(RuntimeError, match="recompile"), torch.compiler.set_stance("fail_on_recompile"):
         rows(model, n_rows=1, compile=True)
+
+
+@needs_compiler
+@torch.no_grad()
+def test_no_compiled_layer_copies_its_cache() -> None:
+    """What the compiler makes of writing one token: room for the whole cache would be made by name."""
+    torch.compiler.reset()
+    found = prefill(sure_model(), [PROMPTS[0][:3]], None, 10)
+    model, (tokens, positions) = sure_model(), torch.full((2, 1), 3)
+    step = compiled.compiled_step(model, found.cache, None)
+    _, code = run_and_get_code(step, tokens, positions)
+    shape = tuple(found.cache.text[0].k.shape)
+    assert any(str(shape) in text for text in code)  # the cache is an argument
+    assert not [line for text in code for line in text.splitlines() if f"empty_strided_cpu({shape}" in line]
 
 
 @needs_compiler
@@ -105,9 +120,14 @@ def test_a_step_takes_nothing_from_the_host(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.gpu
 @needs_gpu
+@pytest.mark.parametrize("n_rows", [1, 2])
 @pytest.mark.parametrize("weights", ["plain", "fast", "int8"])
-def test_a_recorded_step_gives_the_same_tokens(weights: str) -> None:
-    """Several calls, because each records its own graph over its own cache."""
-    model = hold_weights(sure_model("cuda"), weights)
-    for n_new in (9, 9, 12):
-        assert rows(model, n_new, compile=True) == rows(model, n_new)
+def test_a_recorded_step_gives_the_same_tokens(weights: str, n_rows: int) -> None:
+    """Several calls, because each records its own graph over its own cache; on every device."""
+    torch.compiler.reset()
+    counters.clear()
+    for number in range(torch.cuda.device_count()):
+        model = hold_weights(sure_model(f"cuda:{number}"), weights)
+        for n_new in (9, 9, 12):
+            assert rows(model, n_new, n_rows, compile=True) == rows(model, n_new, n_rows)
+        assert counters["stats"]["unique_graphs"] == 3 * (number + 1)

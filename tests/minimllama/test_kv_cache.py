@@ -67,5 +67,5 @@ def test_a_branch_repeats_rows_and_leaves_the_original_alone() -> None:
 
 def test_writing_past_the_end_is_an_error() -> None:
     cache = TextCache(torch.zeros(1, 1, 3, 1), torch.zeros(1, 1, 3, 1))
-    with pytest.raises(RuntimeError, match="out of bounds"):
+    with pytest.raises(IndexError, match="out of bounds"):
         cache.write(torch.tensor([[3]]), torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1))

@@ -60,7 +60,7 @@ def _short_and_long_attention() -> None:
     for n_keys, kind in ((7, "mask"), (7, "causal"), (600, "plain")):
         q = torch.randn(2, 6, 7, 4, dtype=torch.bfloat16, requires_grad=True)
         k, v = (torch.randn(2, 3, n_keys, 4, dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
-        mask = torch.ones(7, n_keys, dtype=torch.bool) if kind == "mask" else None
+        mask = torch.ones(1, 1, 7, n_keys, dtype=torch.bool) if kind == "mask" else None
         attend(q, k, v, mask=mask, causal=kind == "causal").sum().backward()
     attend_groups(q, k, v, torch.ones(1, 1, 7, 600, dtype=torch.bool)).sum().backward()
 
