@@ -159,8 +159,8 @@ IDEAS = [
     _weights("decode with fused and packed weights", "fast", "1.24, by a trial of fused ones"),
     _weights("decode with int8 weights", "int8", "2 at most: half the bytes to read"),
     _weights("decode with fused and packed weights, batch 8", "fast", "1.19, by a trial of fused ones", 8),
-    _compiled("decode with compiled layers, fused and packed weights", "fast", "1.05, by a trial"),
-    _compiled("decode with compiled layers, int8 weights", "int8", "1.13, by a trial"),
+    _compiled("decode with compiled layers, fused and packed weights", "fast", "none made before it was built"),
+    _compiled("decode with compiled layers, int8 weights", "int8", "none made before it was built"),
     Idea(
         name="loading into huge pages",
         predicted="1.6, by a trial",

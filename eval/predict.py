@@ -145,8 +145,8 @@ class Predictor:
     def answers(self, question: str, images: ImageBatch, states: Tensor | None = None) -> list[dict[str, Any]]:
         """Generate one answer per page; `states` are the encoded images, if they are."""
         prompts = [ask(question, self.tokenizer)] * len(images)
-        limit, compiled = self.config.max_new_tokens, self.config.compile
-        return generate_answers(self.model, self.tokenizer, prompts, images, limit, states, compile=compiled)
+        limit, who = self.config.max_new_tokens, (self.model, self.tokenizer)
+        return generate_answers(*who, prompts, images, limit, states, compile=self.config.compile)
 
     def predict(self, records: Sequence[EcgRecord | AskedRecord]) -> list[dict[str, Any]]:
         """One line per record."""
@@ -175,8 +175,8 @@ class Predictor:
                 line["letters"] = logits
         for task in self.config.tasks:
             if self.suite.own:
-                limit, compiled = self.config.max_new_tokens, self.config.compile
-                told = answer_own(*who, asked, images, limit, states, compile=compiled)
+                limit = self.config.max_new_tokens
+                told = answer_own(*who, asked, images, limit, states, compile=self.config.compile)
             else:
                 told = self.answers(TASK_QUESTIONS[task], images, states)
             for line, answer in zip(lines, told, strict=True):
